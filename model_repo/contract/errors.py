@@ -1,0 +1,54 @@
+"""
+What can be wrong with a value that crosses a boundary.
+
+    ContractError
+    ├── BadTaxonomy        labels that cannot be a taxonomy
+    ├── BadUtterance       a labelled utterance that breaks the record format
+    ├── BadPolicy          a policy number out of range, or for other intents
+    ├── BadEvent           an event that cannot be read
+    ├── BadManifest        a manifest that lacks a field or has one of the wrong type
+    └── VersionError       a version folder that must not be served
+        ├── VersionNotFound
+        ├── FileMissing
+        └── DigestMismatch
+"""
+
+
+class ContractError(ValueError):
+    """Root of the tree; the message names the field, what was got and what is allowed."""
+
+
+class BadTaxonomy(ContractError):
+    """Labels that cannot be a taxonomy."""
+
+
+class BadUtterance(ContractError):
+    """A labelled utterance that breaks the record format."""
+
+
+class BadPolicy(ContractError):
+    """A policy number is out of range, or the policy belongs to other intents."""
+
+
+class BadEvent(ContractError):
+    """An event that cannot be read: malformed, or of a newer schema."""
+
+
+class BadManifest(ContractError):
+    """A manifest that lacks a field or has one of the wrong type."""
+
+
+class VersionError(ContractError):
+    """A version folder that must not be served."""
+
+
+class VersionNotFound(VersionError):
+    """No such version in the model repository."""
+
+
+class FileMissing(VersionError):
+    """A file that the manifest names is not there."""
+
+
+class DigestMismatch(VersionError):
+    """A file's content is not what the manifest says it was."""
