@@ -1,0 +1,68 @@
+# Each target makes the virtual environment it needs; a fresh clone needs python3.11 or newer, make and pip.
+#   .venv           what serving needs (no torch)
+#   .venv-loadtest  serving and Locust
+#   .venv-dev       everything: training, load test, tests
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PRESET ?= default
+ARGS ?=
+
+INSTALL = -m pip install --quiet --constraint constraints.txt --editable
+LOCKED := pyproject.toml constraints.txt
+DEV := .venv-dev/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format train train-smoke loadtest bench constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+serve: .venv/.installed ## Answer messages on http://127.0.0.1:8080
+	exec .venv/bin/python -m service $(ARGS)
+
+test: lint ## Lint, then run every test
+	$(DEV) -m pytest $(ARGS)
+
+lint: .venv-dev/.installed ## Ruff, strict types, import contracts
+	$(DEV) -m ruff check .
+	$(DEV) -m ruff format --check .
+	$(DEV) -m mypy
+	.venv-dev/bin/lint-imports
+
+format: .venv-dev/.installed ## Rewrite the code as the linter wants it
+	$(DEV) -m ruff check --fix .
+	$(DEV) -m ruff format .
+
+train: .venv-dev/.installed ## Make a version from the text: data, train, calibrate, export, evaluate (PRESET=default)
+	$(DEV) -m model_repo run --preset $(PRESET) $(ARGS)
+
+train-smoke: ## Every pipeline stage on generated text, in about two minutes
+	$(MAKE) train PRESET=smoke
+
+loadtest: .venv-loadtest/.installed ## Locust traffic against the service; prints the verdict and keeps a report page
+	.venv-loadtest/bin/python -m loadtest $(ARGS)
+
+bench: .venv-dev/.installed ## Highest rate inside the budget, beside a plain FastAPI + ONNX Runtime service
+	$(DEV) -m loadtest.bench $(ARGS)
+
+constraints: .venv-dev/.installed ## Pin what .venv-dev holds now
+	{ sed -n '/^#/p' constraints.txt; $(DEV) -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+cpu$$/\1/'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## Remove the environments and caches
+	rm -rf .venv .venv-loadtest .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+
+.venv/.installed: $(LOCKED)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(INSTALL) .
+	@touch $@
+
+.venv-loadtest/.installed: $(LOCKED)
+	$(PYTHON) -m venv .venv-loadtest
+	.venv-loadtest/bin/python $(INSTALL) '.[loadtest]'
+	@touch $@
+
+.venv-dev/.installed: $(LOCKED)
+	$(PYTHON) -m venv .venv-dev
+	$(DEV) $(INSTALL) '.[train,loadtest,dev]'
+	@touch $@

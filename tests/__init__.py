@@ -1,0 +1,1 @@
+"""Tests, mirroring the source. Doubles shared by several of them live in `doubles`."""
