@@ -8,7 +8,11 @@ In reading order:
 - ``outputs``: what a model gives for a batch of utterances
 - ``policy``: the numbers that turn logits into a decision
 - ``decision``: logits + policy -> accepted intents and the ood verdict
-- ``metrics``: quality and calibration measures, with bootstrap intervals
+- ``metrics``: accuracy, F1, Brier and their kin, of one sample or of many resamples at once
+- ``calibration_error``: how far confidence is from accuracy, from bins that a fleet can add up
+- ``ranking``: how well a score tells ood from in-scope: AUROC, FPR95, AUPR
+- ``costs``: what each kind of mistake costs the business
+- ``bootstrap``: a figure is a value with its 95% interval, its sample count and its data
 - ``reference``: the reference profile, the distributions that drift is measured against
 - ``events``: the immutable records of the event log, and its SQLite schema
 - ``manifest``: what a model version folder holds, with digests

@@ -7,6 +7,8 @@ What can be wrong with a value that crosses a boundary.
     ├── BadPolicy          a policy number out of range, or for other intents
     ├── BadEvent           an event that cannot be read
     ├── BadManifest        a manifest that lacks a field or has one of the wrong type
+    ├── BadCosts           a cost table that does not fit its taxonomy
+    ├── CannotMeasure      data that a measure is not defined on
     └── VersionError       a version folder that must not be served
         ├── VersionNotFound
         ├── FileMissing
@@ -36,6 +38,14 @@ class BadEvent(ContractError):
 
 class BadManifest(ContractError):
     """A manifest that lacks a field or has one of the wrong type."""
+
+
+class BadCosts(ContractError):
+    """A cost table that names unknown labels, or a cost that is negative or not a number."""
+
+
+class CannotMeasure(ContractError):
+    """Data that a measure is not defined on: none, of unequal length, out of range, or of one class only."""
 
 
 class VersionError(ContractError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class ReferenceProfile:
     @staticmethod
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> "ReferenceProfile":
         """Inverse of ``to_arrays``; raises KeyError for a missing array."""
-        fields = {name: arrays[name] for name in ReferenceProfile.__dataclass_fields__}
+        fields: dict[str, Any] = {name: arrays[name] for name in ReferenceProfile.__dataclass_fields__}
         return ReferenceProfile(**{**fields, "n": int(fields["n"])})
 
 
