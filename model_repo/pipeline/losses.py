@@ -1,0 +1,62 @@
+"""What training minimises: focal loss on soft targets, a logistic margin on the energy, and the age-sensitivity loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How the parts add up; see the presets for the values that were chosen."""
+
+    focal_gamma: float
+    """Lin et al. 2017; 0 is cross-entropy. Higher pays less attention to what is already right."""
+    label_smoothing: float
+    energy: float
+    """Weight of the ood part; 0 leaves the energy untrained."""
+    energy_margin: float
+    """Centre of the energy margin: trained so that -energy is above it in scope and below it out of scope."""
+    age: float
+
+
+def focal_loss(logits: Tensor, targets: Tensor, gamma: float, smoothing: float) -> Tensor:
+    """
+    (n,) focal cross-entropy against soft targets (n, K), rows summing to 1.
+
+    Generalises Lin et al. 2017 to distributions: sum_k q_k |q_k - p_k|^gamma (-log p_k), as in
+    quality focal loss (Li et al. 2020); with gamma 0 it is cross-entropy.
+    """
+    n_intents = logits.shape[1]
+    smooth = targets * (1 - smoothing) + smoothing / n_intents
+    log_probabilities = functional.log_softmax(logits, dim=1)
+    weights = (smooth - log_probabilities.exp()).abs().pow(gamma) if gamma else 1.0
+    return -(smooth * weights * log_probabilities).sum(1)
+
+
+def energy_loss(logits: Tensor, is_ood: Tensor, margin: float) -> Tensor:
+    """
+    (n,) logistic loss on the free energy: outlier exposure (Hendrycks et al. 2019) on the score of Liu et al. 2020.
+
+    softplus keeps a pull on near-ood utterances that a squared hinge drops once they are past its edge.
+    """
+    familiarity = torch.logsumexp(logits, dim=1) - margin
+    return functional.softplus(torch.where(is_ood, familiarity, -familiarity))
+
+
+def total_loss(
+    logits: Tensor, age_logits: Tensor, targets: Tensor, is_ood: Tensor, age: Tensor, weights: LossWeights
+) -> Tensor:
+    """
+    Mean loss of a batch. ``targets`` rows of ood utterances are ignored; ``age`` is NaN where it is not known.
+    """
+    in_scope = (~is_ood).to(logits.dtype)
+    loss = (focal_loss(logits, targets, weights.focal_gamma, weights.label_smoothing) * in_scope).sum() / len(logits)
+    if weights.energy:
+        loss = loss + weights.energy * energy_loss(logits, is_ood, weights.energy_margin).mean()
+    known = ~age.isnan()
+    if weights.age and bool(known.any()):
+        age_part = functional.binary_cross_entropy_with_logits(age_logits[known], age[known], reduction="sum")
+        loss = loss + weights.age * age_part / len(logits)
+    return loss

@@ -1,0 +1,63 @@
+"""Presets: TOML files under ``model_repo/presets``, read into frozen values; unknown keys are refused."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from model_repo.pipeline.losses import LossWeights
+
+PRESETS = Path(__file__).parents[1] / "presets"
+T = TypeVar("T")
+
+
+class BadPreset(ValueError):
+    """A preset lacks a key or has one that nothing reads."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the network is trained; the reasons stand beside the values in the preset."""
+
+    base: str
+    epochs: int
+    batch_size: int
+    seeds: tuple[int, ...]
+    head_learning_rate: float
+    encoder_learning_rate: float
+    layer_decay: float
+    warmup: float
+    weight_decay: float
+    dropout: float
+    japanese_word_pieces: bool
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One preset file."""
+
+    name: str
+    train: TrainSettings
+    loss: LossWeights
+
+
+def read_preset(name: str) -> Preset:
+    """Read ``presets/<name>.toml``, or a file by path; raises BadPreset naming the key."""
+    file = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    if not file.is_file():
+        known = sorted(p.stem for p in PRESETS.glob("*.toml"))
+        raise BadPreset(f"no preset {name!r}; known: {', '.join(known)}")
+    data = tomllib.loads(file.read_text(encoding="utf-8"))
+    return Preset(
+        name=file.stem,
+        train=_read(TrainSettings, data.get("train", {}), f"{file.stem}: [train]"),
+        loss=_read(LossWeights, data.get("loss", {}), f"{file.stem}: [loss]"),
+    )
+
+
+def _read(kind: type[T], table: dict[str, Any], where: str) -> T:
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if set(table) != names:
+        odd = sorted(set(table) ^ names)
+        raise BadPreset(f"{where} must have exactly the keys {', '.join(sorted(names))}; differing: {', '.join(odd)}")
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})

@@ -1,0 +1,236 @@
+"""
+Train one network: ``python -m model_repo train --data DIR --out DIR [--preset default] [--seed 42]``.
+
+Reads train.jsonl and validation.jsonl; writes checkpoint/, outputs_validation.npz, outputs_test.npz and train.json
+(settings, seed, data digests, losses, validation figures by epoch). Interrupted, it goes on after the last whole
+epoch when started again with the same arguments.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch.optim import AdamW
+from tqdm import tqdm
+
+from model_repo.contract.decision import energy
+from model_repo.contract.labels import LabelledUtterance, Taxonomy
+from model_repo.contract.outputs import ModelOutputs
+from model_repo.pipeline.base_model import load_base
+from model_repo.pipeline.dataset import TensorDataset, length_sorted_batches, read_utterances, to_tensors
+from model_repo.pipeline.losses import total_loss
+from model_repo.pipeline.network import RouterNetwork, save_checkpoint
+from model_repo.pipeline.settings import Preset, TrainSettings
+from model_repo.pipeline.vocabulary import add_word_pieces
+
+STATE = "state.safetensors"
+
+
+def train(data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int) -> Path:
+    """Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run in ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    utterances = read_utterances(data / "train.jsonl")
+    encoder, tokenizer_file = load_base(preset.train.base)
+    if preset.train.japanese_word_pieces:
+        n_pieces = add_word_pieces(encoder, tokenizer_file, [u.text for u in utterances], out / "tokenizer.json")
+        tokenizer_file = out / "tokenizer.json"
+        print(f"vocabulary: {n_pieces} unused rows given to Japanese word pieces")
+    tokenizer = _plain_tokenizer(tokenizer_file)
+    network = RouterNetwork(encoder, len(taxonomy.intents), preset.train.dropout)
+    held_out = {name: read_utterances(data / f"{name}.jsonl") for name in ("validation", "test")}
+    tensors = to_tensors(utterances, tokenizer, taxonomy)
+    validation = to_tensors(held_out["validation"], tokenizer, taxonomy)
+
+    history = _fit(network, tensors, validation, held_out["validation"], out, taxonomy, preset, seed)
+
+    save_checkpoint(out / "checkpoint", network, tokenizer_file, taxonomy)
+    save_outputs(out / "outputs_validation.npz", predict(network, validation))
+    save_outputs(out / "outputs_test.npz", predict(network, to_tensors(held_out["test"], tokenizer, taxonomy)))
+    _write_record(out / "train.json", data, preset, seed, len(utterances), history)
+    (out / STATE).unlink(missing_ok=True)
+    return out / "checkpoint"
+
+
+def predict(network: RouterNetwork, tensors: TensorDataset, batch_size: int = 64) -> ModelOutputs:
+    """Outputs for every row, in order; evaluation mode, fp32."""
+    network.eval()
+    lengths = [len(ids) for ids in tensors.token_ids]
+    order = np.argsort(lengths, kind="stable")
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            batch = tensors.batch(order[start : start + batch_size].tolist())
+            parts.append([t.float().numpy() for t in network(batch.input_ids, batch.attention_mask)])
+    back = np.argsort(order)
+    logits, ages, embeddings = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
+    return ModelOutputs(logits, ages, embeddings)
+
+
+def save_outputs(file: Path, outputs: ModelOutputs) -> None:
+    """The three arrays under their names."""
+    np.savez(file, logits=outputs.logits, age_logits=outputs.age_logits, embeddings=outputs.embeddings)
+
+
+def load_outputs(file: Path) -> ModelOutputs:
+    """Inverse of ``save_outputs``."""
+    with np.load(file, allow_pickle=False) as arrays:
+        return ModelOutputs(arrays["logits"], arrays["age_logits"], arrays["embeddings"])
+
+
+def _fit(
+    network: RouterNetwork,
+    tensors: TensorDataset,
+    validation: TensorDataset,
+    labelled: Sequence[LabelledUtterance],
+    out: Path,
+    taxonomy: Taxonomy,
+    preset: Preset,
+    seed: int,
+) -> list[dict[str, float]]:
+    settings = preset.train
+    optimizer = _optimizer(network, settings)
+    steps_per_epoch = math.ceil(len(tensors) / settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: slanted_triangular(step, steps_per_epoch * settings.epochs, settings.warmup)
+    )
+    history = _resume(out / STATE, network, optimizer)
+    for _ in range(len(history) * steps_per_epoch):
+        schedule.step()
+    lengths = [len(ids) for ids in tensors.token_ids]
+    for epoch in range(len(history), settings.epochs):
+        # Seeded by epoch, so that a resumed run goes on exactly as an uninterrupted one.
+        torch.manual_seed(seed * 1000 + epoch)
+        rng = np.random.default_rng([seed, epoch])
+        network.train()
+        total, started = 0.0, time.monotonic()
+        batches = length_sorted_batches(lengths, settings.batch_size, rng)
+        for rows in tqdm(batches, total=steps_per_epoch, desc=f"epoch {epoch + 1}/{settings.epochs}", mininterval=5):
+            batch = tensors.batch(rows)
+            logits, age_logits, _ = network(batch.input_ids, batch.attention_mask)
+            loss = total_loss(logits, age_logits, batch.targets, batch.is_ood, batch.age, preset.loss)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            total += float(loss.detach()) * len(rows)
+        figures = {
+            "epoch": epoch + 1,
+            "loss": round(total / len(tensors), 4),
+            "seconds": round(time.monotonic() - started, 1),
+            **quick_figures(predict(network, validation), labelled, taxonomy),
+        }
+        print(json.dumps(figures), flush=True)
+        history.append(figures)
+        _save_state(out / STATE, network, optimizer, history)
+    return history
+
+
+def slanted_triangular(step: int, total: int, warmup: float) -> float:
+    """
+    Learning-rate factor in [0, 1]: linear up over the warm-up share, linear down to 0 (Howard and Ruder 2018).
+
+    >>> [slanted_triangular(s, 10, 0.2) for s in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    peak = max(1, round(total * warmup))
+    if step < peak:
+        return (step + 1) / peak
+    return max(0.0, (total - step) / max(1, total - peak))
+
+
+def quick_figures(
+    outputs: ModelOutputs, labelled: Sequence[LabelledUtterance], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """Top-1 in the true set, overall and by language, and ood AUROC: to follow a run, not to report it."""
+    from sklearn.metrics import roc_auc_score
+
+    top = outputs.logits.argmax(1)
+    hits: dict[str, list[bool]] = {}
+    for row, utterance in enumerate(labelled):
+        if not utterance.is_ood:
+            hit = taxonomy.intents[top[row]] in utterance.intents
+            for key in ("top1", f"top1_{utterance.lang}"):
+                hits.setdefault(key, []).append(hit)
+    figures = {key: round(float(np.mean(values)), 4) for key, values in sorted(hits.items())}
+    is_ood = np.array([u.is_ood for u in labelled])
+    if is_ood.any() and not is_ood.all():
+        figures["ood_auroc"] = round(float(roc_auc_score(is_ood, energy(outputs.logits))), 4)
+    return figures
+
+
+def _optimizer(network: RouterNetwork, settings: TrainSettings) -> AdamW:
+    """Discriminative learning rates: heads, then each layer ``layer_decay`` slower than the one above it."""
+    layers = list(network.encoder.transformer.layer)
+    groups: list[tuple[list[torch.nn.Parameter], float]] = [
+        ([*network.classifier.parameters(), *network.age.parameters()], settings.head_learning_rate)
+    ]
+    for depth, layer in enumerate(reversed(layers)):
+        groups.append((list(layer.parameters()), settings.encoder_learning_rate * settings.layer_decay**depth))
+    lowest = settings.encoder_learning_rate * settings.layer_decay ** len(layers)
+    groups.append((list(network.encoder.embeddings.parameters()), lowest))
+    tables: list[dict[str, Any]] = []
+    for parameters, rate in groups:
+        for decays in (True, False):
+            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            tables.append({"params": chosen, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0})
+    return AdamW(tables, fused=True)
+
+
+def _save_state(file: Path, network: RouterNetwork, optimizer: AdamW, history: list[dict[str, float]]) -> None:
+    tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+    save_file(tensors, file.with_suffix(".new"), metadata={"history": json.dumps(history)})
+    file.with_suffix(".new").replace(file)
+
+
+def _resume(file: Path, network: RouterNetwork, optimizer: AdamW) -> list[dict[str, float]]:
+    """Load the state of the last whole epoch; an empty history when there is none."""
+    if not file.is_file():
+        return []
+    with safe_open(file, framework="pt") as opened:
+        history: list[dict[str, float]] = json.loads(opened.metadata()["history"])
+    tensors = load_file(file)
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    print(f"resuming after epoch {len(history)}")
+    return history
+
+
+def _plain_tokenizer(file: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _write_record(
+    file: Path, data: Path, preset: Preset, seed: int, n_train: int, history: list[dict[str, float]]
+) -> None:
+    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(data.glob("*.jsonl"))}
+    record = {
+        "preset": {"name": preset.name, "train": asdict(preset.train), "loss": asdict(preset.loss)},
+        "seed": seed,
+        "n_train": n_train,
+        "data_sha256": digests,
+        "epochs": history,
+    }
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
