@@ -157,7 +157,9 @@ def class_wise_ece(
     occupied, column = np.unique(cells, return_inverse=True)
     gaps = np.zeros((n, len(occupied)))
     gaps[np.arange(n)[:, None], column.reshape(n, classes)] = probabilities - targets
-    return np.asarray(np.abs(counts @ gaps).sum(axis=-1) / counts.sum(axis=-1) / classes)
+    total = counts.sum(axis=-1)
+    # A resample may lack every row that counts.
+    return np.asarray(np.abs(counts @ gaps).sum(axis=-1) / np.where(total > 0, total, np.nan) / classes)
 
 
 def _per_bin(bins: BinCounts) -> tuple[FloatArray, FloatArray, FloatArray]:

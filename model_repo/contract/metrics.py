@@ -48,7 +48,7 @@ def macro_f1(true: IntArray, predicted: IntArray, weights: FloatArray | None = N
     support = grouped_sums(counts, true, classes) + grouped_sums(counts, predicted, classes)
     occurs = support > 0
     f1 = _ratio(2.0 * hits, support)
-    return np.asarray(np.where(occurs, f1, 0.0).sum(axis=-1) / occurs.sum(axis=-1))
+    return _ratio(np.where(occurs, f1, 0.0).sum(axis=-1), occurs.sum(axis=-1))
 
 
 def recall(is_accepted: BoolArray, is_carried: BoolArray, weights: FloatArray | None = None) -> FloatArray:
