@@ -51,7 +51,7 @@ def ensure(architecture: str, checkpoint: Path | None, kept_in: Path) -> Path:
     name = architecture if checkpoint is None else f"checkpoint-{checkpoint.resolve().parent.name}-{checkpoint.name}"
     folder = kept_in / name
     if not (folder / ABOUT_FILE).exists():
-        make(architecture, checkpoint, folder)
+        make(architecture, ARCHITECTURES[architecture], checkpoint, folder)
     return folder
 
 
@@ -61,21 +61,21 @@ def describe(folder: Path) -> str:
     return str(about["weights"])
 
 
-def make(architecture: str, checkpoint: Path | None, folder: Path) -> None:
-    """Export and quantise into ``folder``; raises NotACheckpoint."""
+def make(name: str, sizes: Architecture, checkpoint: Path | None, folder: Path) -> None:
+    """Export and quantise into ``folder``; ``name`` and ``sizes`` say what is random. Raises NotACheckpoint."""
     # Torch takes seconds to load, and a made folder does without it.
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from loadtest.baseline_network import export
 
-    network, tokenizer_file = _random(ARCHITECTURES[architecture]) if checkpoint is None else _trained(checkpoint)
+    network, tokenizer_file = _random(sizes) if checkpoint is None else _trained(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch) / "model.onnx"
         export(network, full)
         quantize_dynamic(full, folder / "model.onnx", weight_type=QuantType.QInt8)
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-    weights = f"random weights, {architecture}, seed {SEED}" if checkpoint is None else f"trained, {checkpoint.name}"
+    weights = f"random weights, {name}, seed {SEED}" if checkpoint is None else f"trained, {checkpoint.name}"
     # Last, since it says that the folder is whole.
     (folder / ABOUT_FILE).write_text(json.dumps({"weights": weights}, indent=2) + "\n", encoding="utf-8")
 
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args(arguments)
-    make(chosen.architecture, chosen.checkpoint, chosen.out)
+    make(chosen.architecture, ARCHITECTURES[chosen.architecture], chosen.checkpoint, chosen.out)
     print(f"{chosen.out}: {describe(chosen.out)}")
 
 

@@ -86,16 +86,17 @@ class _OpenLoop:
         ends = self._began + due_times[-1] + plan.timeout_s
         most_unanswered = max(64.0, max(step.rate for step in plan.steps) * plan.abort_backlog_s)
         has_collapsed = False
-        while self._next < len(due_times) or self._unanswered():
+        while True:
             self._send_what_is_due()
-            if time.monotonic() > ends:
+            left_s = ends - time.monotonic()
+            if left_s <= 0 or (self._next == len(due_times) and not self._unanswered()):
                 break
             if self._unanswered() > most_unanswered:
                 has_collapsed = True
                 break
             if self._next < len(due_times):
                 self._timer.wake_at(self._began + due_times[self._next])
-            for fd, events in self._poll.poll(1.0):
+            for fd, events in self._poll.poll(min(1.0, left_s)):
                 self._on_event(fd, events)
         self._abandon("overload" if has_collapsed else "timeout")
         return self._report(has_collapsed, _cpu_seconds() - cpu_before)
