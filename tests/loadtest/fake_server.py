@@ -1,4 +1,8 @@
-"""A service over HTTP whose behaviour a test chooses; standard library, on a thread of its own."""
+"""
+A service over HTTP whose behaviour a test chooses; standard library, on a thread of its own.
+
+``python -m tests.loadtest.fake_server PORT`` is the one that answers everybody, as a process.
+"""
 
 import json
 import sys
@@ -24,8 +28,8 @@ class FakeService(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, behaviour: Behaviour) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.behaviour = behaviour
         self.texts: list[str] = []
         self.failures: list[BaseException | None] = []
@@ -87,3 +91,7 @@ def fake_service(behaviour: Behaviour = echo) -> Iterator[FakeService]:
         service.server_close()
         thread.join()
     assert service.failures == []
+
+
+if __name__ == "__main__":
+    FakeService(echo, int(sys.argv[1])).serve_forever()
