@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     baseline = chosen.baseline or make_baseline.ensure(chosen.architecture, chosen.checkpoint, chosen.var)
     texts = within_tokens(read_texts(chosen.bodies), baseline / "tokenizer.json", FEWEST_TOKENS, MOST_TOKENS)
-    terms = Terms(texts, chosen.trial_s, chosen.trials, chosen.start, chosen.resolution)
+    terms = Terms(texts, chosen.trial_s, chosen.trials, chosen.start, chosen.resolution, chosen.overload_s)
     print(f"{len(texts)} messages of {FEWEST_TOKENS} to {MOST_TOKENS} tokens")
     print(f"baseline: {make_baseline.describe(baseline)}")
     with ExitStack() as servers:
@@ -98,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trials", type=int, default=Terms.trials)
     parser.add_argument("--start", type=float, default=Terms.start, help="first rate of the search")
     parser.add_argument("--resolution", type=float, default=Terms.resolution)
+    parser.add_argument(
+        "--overload-s", type=float, default=Terms.overload_s, help="length of the run at twice the limit"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench")
     parser.add_argument("--var", type=Path, default=ROOT / "var" / "baseline", help="where made baselines are kept")
     return parser

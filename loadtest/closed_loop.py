@@ -1,6 +1,7 @@
 """One client that asks again as soon as it is answered: the latency of a service that has nothing else to do."""
 
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ class ClosedReport:
     errors: int
 
 
-def run_closed_loop(target: Target, texts: Sequence[str], seconds: float, run: str = "closed") -> ClosedReport:
-    """Ask for ``seconds`` on one kept-alive connection; OSError when the server goes away."""
+def run_closed_loop(
+    target: Target, texts: Sequence[str], seconds: float, run: str = "closed", at_most: int = sys.maxsize
+) -> ClosedReport:
+    """Ask for ``seconds``, or ``at_most`` times, on one kept-alive connection; OSError when the server goes away."""
     requests = prepare(target, texts)
     latencies: list[float] = []
     errors = asked = 0
@@ -26,7 +29,7 @@ def run_closed_loop(target: Target, texts: Sequence[str], seconds: float, run: s
     with socket.create_connection((target.host, target.port), timeout=10.0) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = ResponseReader()
-        while time.monotonic() < ends:
+        while asked < at_most and time.monotonic() < ends:
             request = requests[asked % len(requests)].with_id(request_id(run, asked))
             began = time.monotonic()
             connection.sendall(request)

@@ -26,6 +26,9 @@ class Terms:
     """A rate holds when more than half of this many trials hold."""
     start: float = 50.0
     resolution: float = 0.05
+    overload_s: float = 10.0
+    recovery_s: float = 5.0
+    """How long recovery is watched after the overload."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,10 @@ def _try(contender: Contender, rate: float, terms: Terms) -> Trial:
 def settle(target: Target, texts: Sequence[str]) -> None:
     """Wait until what the last run left behind is worked off: three answers in a row within 50 ms, or ten seconds."""
     ends = time.monotonic() + _SETTLE_AT_MOST_S
-    quick = 0
-    while quick < 3 and time.monotonic() < ends:
-        report = run_closed_loop(target, texts, seconds=0.01, run="settle")
-        quick = quick + 1 if report.errors == 0 and report.latency.maximum < 50.0 else 0
+    is_settled = False
+    while not is_settled and time.monotonic() < ends:
+        report = run_closed_loop(target, texts, seconds=1.0, run="settle", at_most=3)
+        is_settled = report.errors == 0 and report.latency.maximum < 50.0
 
 
 def at_rate(contender: Contender, terms: Terms, rate: float) -> LoadReport:
@@ -121,14 +124,14 @@ def alone(contender: Contender, terms: Terms) -> ClosedReport:
     return run_closed_loop(contender.target, terms.texts, terms.trial_s, run="alone")
 
 
-def overload(contender: Contender, terms: Terms, limit: float, slo_ms: float, seconds: float = 10.0) -> Overload:
-    """Twice the limit for ``seconds``, then half the limit for five more while it recovers."""
+def overload(contender: Contender, terms: Terms, limit: float, slo_ms: float) -> Overload:
+    """Twice the limit for a while, then half the limit while it recovers."""
     settle(contender.target, terms.texts)
-    steps = (RateStep(2 * limit, seconds), RateStep(max(1.0, limit / 2), 5.0))
+    steps = (RateStep(2 * limit, terms.overload_s), RateStep(max(1.0, limit / 2), terms.recovery_s))
     # The backlog must not end the run: how it is worked off is what is measured.
-    plan = LoadPlan(steps, connections=4096, abort_backlog_s=seconds + 5.0, timeout_s=15.0)
+    plan = LoadPlan(steps, connections=4096, abort_backlog_s=terms.overload_s + terms.recovery_s, timeout_s=15.0)
     report = run_open_loop(contender.target, terms.texts, plan)
-    return judge_overload(report, 2 * limit, seconds, slo_ms)
+    return judge_overload(report, 2 * limit, terms.overload_s, slo_ms)
 
 
 def judge_overload(report: LoadReport, rate: float, seconds: float, slo_ms: float) -> Overload:

@@ -73,7 +73,7 @@ def make(name: str, sizes: Architecture, checkpoint: Path | None, folder: Path) 
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch) / "model.onnx"
         export(network, full)
-        # Seven bits: with eight, signed weights overflow the 16-bit sums of a processor without VNNI and logits go astray.
+        # Seven bits: with eight, signed weights overflow the 16-bit sums of a processor without VNNI.
         quantize_dynamic(full, folder / "model.onnx", weight_type=QuantType.QInt8, reduce_range=True)
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
     weights = f"random weights, {name}, seed {SEED}" if checkpoint is None else f"trained, {checkpoint.name}"
