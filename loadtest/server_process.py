@@ -17,7 +17,8 @@ from loadtest.wire import Target
 ROOT = Path(__file__).resolve().parents[1]
 READY_PATH = "/health/ready"
 _POLL_S = 0.05
-_GRACE_S = 15.0
+_GRACE_S = 25.0
+"""Longer than the service grants the requests it has admitted."""
 
 
 class ServerNotReady(RuntimeError):
