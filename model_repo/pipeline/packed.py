@@ -1,0 +1,110 @@
+"""
+The packed graph: the utterances of a micro-batch end to end in one row, with nothing padded between them.
+
+Positions restart at every utterance, a block-diagonal mask keeps utterances apart, and pooling is one
+matrix product. The only free size is the number of tokens, so one graph (or a few static ones) covers
+every mixture of lengths, and no long utterance slows short ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_repo.pipeline.network import RouterNetwork
+
+INPUT_NAMES = ("token_ids", "positions", "segments")
+OUTPUT_NAMES = ("logits", "age_logits", "embeddings")
+
+
+class PackedRouter(nn.Module):
+    """
+    A trained network rewritten for packed rows. Shares the weights of ``network`` except the fused ones.
+
+    ``slots`` is the number of utterances that one row can hold: outputs always have that many rows, and
+    rows without a token are zeros pooled, to be dropped by the caller.
+    """
+
+    def __init__(self, network: RouterNetwork, slots: int) -> None:
+        super().__init__()
+        encoder = network.encoder
+        self.embeddings = encoder.embeddings
+        self.layers = nn.ModuleList(_PackedLayer(layer) for layer in encoder.transformer.layer)
+        self.classifier = network.classifier
+        self.age = network.age
+        self.slots = slots
+
+    def forward(self, token_ids: Tensor, positions: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        (T,) ids, positions from 0 within each utterance, and the slot of each token -> logits (S, K), age (S,), (S, H).
+
+        A padding token carries the slot ``slots``: it is seen only by other padding and pooled nowhere.
+        """
+        apart = segments.unsqueeze(0) != segments.unsqueeze(1)
+        # A large finite number rather than -inf: infinities become NaN in some engines' bf16 and int8 softmax.
+        bias = apart.to(torch.float32) * -1e4
+        # A leading axis of one: a linear layer on three axes exports as MatMul, which engines quantise; Gemm they skip.
+        hidden = self._embed(token_ids, positions).unsqueeze(0)
+        for layer in self.layers:
+            hidden = layer(hidden, bias)
+        membership = (segments.unsqueeze(0) == torch.arange(self.slots, dtype=segments.dtype).unsqueeze(1)).to(
+            torch.float32
+        )
+        counts = membership.sum(dim=1, keepdim=True).clamp(min=1.0)
+        embeddings = torch.matmul(membership, hidden.squeeze(0)) / counts
+        return self.classifier(embeddings), self.age(embeddings).squeeze(-1), embeddings
+
+    def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
+        words = self.embeddings.word_embeddings(token_ids)
+        return cast(Tensor, self.embeddings.LayerNorm(words + self.embeddings.position_embeddings(positions)))
+
+
+class _PackedLayer(nn.Module):
+    """One transformer block on (1, T, H), with query, key and value computed by one matrix product."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        attention = block.attention
+        parts = (attention.q_lin, attention.k_lin, attention.v_lin)
+        self.n_heads = int(attention.n_heads)
+        self.head_size = int(attention.q_lin.out_features) // self.n_heads
+        self.qkv = nn.Linear(attention.q_lin.in_features, 3 * attention.q_lin.out_features)
+        with torch.no_grad():
+            self.qkv.weight.copy_(torch.cat([part.weight for part in parts]))
+            self.qkv.bias.copy_(torch.cat([part.bias for part in parts]))
+        self.out = attention.out_lin
+        self.attention_norm = block.sa_layer_norm
+        self.ffn_in = block.ffn.lin1
+        self.activation = block.ffn.activation
+        self.ffn_out = block.ffn.lin2
+        self.ffn_norm = block.output_layer_norm
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        mixed = self.attention_norm(self._attend(hidden, bias) + hidden)
+        widened = self.activation(self.ffn_in(mixed))
+        return cast(Tensor, self.ffn_norm(self.ffn_out(widened) + mixed))
+
+    def _attend(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        query, key, value = (
+            part.reshape(-1, self.n_heads, self.head_size).transpose(0, 1) for part in self.qkv(hidden).chunk(3, dim=-1)
+        )
+        affinity = torch.matmul(query * self.head_size**-0.5, key.transpose(1, 2)) + bias
+        context = torch.matmul(functional.softmax(affinity, dim=-1), value)
+        return cast(Tensor, self.out(context.transpose(0, 1).reshape(1, -1, self.n_heads * self.head_size)))
+
+
+def pack(utterances: Sequence[Sequence[int]], slots: int, size: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Lay utterances end to end as int32 (token_ids, positions, segments), padded to ``size`` tokens if given.
+
+    >>> [t.tolist() for t in pack([[5, 6], [7]], slots=4, size=4)]
+    [[5, 6, 7, 0], [0, 1, 0, 0], [0, 0, 1, 4]]
+    """
+    ids = [token for utterance in utterances for token in utterance]
+    padding = 0 if size is None else size - len(ids)
+    positions = [position for utterance in utterances for position in range(len(utterance))]
+    segments = [slot for slot, utterance in enumerate(utterances) for _ in utterance]
+    rows = (ids + [0] * padding, positions + [0] * padding, segments + [slots] * padding)
+    return tuple(torch.tensor(row, dtype=torch.int32) for row in rows)  # type: ignore[return-value]
