@@ -6,7 +6,6 @@ matrix product. The only free size is the number of tokens, so one graph (or a f
 every mixture of lengths, and no long utterance slows short ones.
 """
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -14,9 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model_repo.pipeline.network import RouterNetwork
-
-INPUT_NAMES = ("token_ids", "positions", "segments")
-OUTPUT_NAMES = ("logits", "age_logits", "embeddings")
 
 
 class PackedRouter(nn.Module):
@@ -93,18 +89,3 @@ class _PackedLayer(nn.Module):
         affinity = torch.matmul(query * self.head_size**-0.5, key.transpose(1, 2)) + bias
         context = torch.matmul(functional.softmax(affinity, dim=-1), value)
         return cast(Tensor, self.out(context.transpose(0, 1).reshape(1, -1, self.n_heads * self.head_size)))
-
-
-def pack(utterances: Sequence[Sequence[int]], slots: int, size: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Lay utterances end to end as int32 (token_ids, positions, segments), padded to ``size`` tokens if given.
-
-    >>> [t.tolist() for t in pack([[5, 6], [7]], slots=4, size=4)]
-    [[5, 6, 7, 0], [0, 1, 0, 0], [0, 0, 1, 4]]
-    """
-    ids = [token for utterance in utterances for token in utterance]
-    padding = 0 if size is None else size - len(ids)
-    positions = [position for utterance in utterances for position in range(len(utterance))]
-    segments = [slot for slot, utterance in enumerate(utterances) for _ in utterance]
-    rows = (ids + [0] * padding, positions + [0] * padding, segments + [slots] * padding)
-    return tuple(torch.tensor(row, dtype=torch.int32) for row in rows)  # type: ignore[return-value]

@@ -16,7 +16,7 @@ def open_backend(
 
     ``auto`` takes OpenVINO in bfloat16 where the CPU has AMX tiles (measured there: 0.52 ms an utterance against
     1.56 for ONNX Runtime in int8), and ONNX Runtime elsewhere. Naming an engine takes that one or fails.
-    Raises BadArtefact or BackendFailed.
+    Raises FileMissing, BadManifest or BackendFailed.
     """
     flags = read_cpu_flags() if cpu_flags is None else cpu_flags
     # Engines are imported here, since each costs start-up time and memory that the other would not use.

@@ -9,14 +9,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import onnxruntime as ort
 
+from model_repo.contract.engine import INPUTS, MODEL_FILE, OUTPUTS, EngineSpec
 from model_repo.contract.outputs import ModelOutputs, concatenate
-from service.backends.artefact import MODEL_FILE, EngineSpec, read_spec
-from service.backends.packing import pack, rows
+from model_repo.contract.packing import pack, rows
+from service.backends.artefact import read_spec
 from service.backends.protocol import checked
 from service.errors import BackendFailed
 
 _WARM_UP_LENGTHS = (4, 12, 28, 60, 128)
-_OUTPUTS = ("logits", "age_logits", "embeddings")
 
 
 class OnnxBackend:
@@ -30,9 +30,9 @@ class OnnxBackend:
     name = "onnxruntime"
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        """Raises BadArtefact for a folder that is not an artefact, BackendFailed when the engine refuses the file."""
+        """Raises FileMissing or BadManifest for what is no artefact, BackendFailed when the engine refuses the file."""
         self.spec: EngineSpec = read_spec(folder)
-        self.precision = self.spec.weights
+        self.precision = self.spec.precision
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 str(folder / MODEL_FILE), _options(threads), providers=["CPUExecutionProvider"]
@@ -58,11 +58,11 @@ class OnnxBackend:
 
     def _infer_row(self, utterances: Sequence[Sequence[int]]) -> ModelOutputs:
         row = pack(utterances, self.spec.slots, sum(map(len, utterances)))
-        inputs = {"token_ids": row.token_ids, "positions": row.positions, "segments": row.segments}
+        inputs = dict(zip(INPUTS, row.arrays, strict=True))
         if self._session is None:
             raise BackendFailed("onnxruntime: the backend is closed")
         try:
-            logits, age_logits, embeddings = self._session.run(_OUTPUTS, inputs)
+            logits, age_logits, embeddings = self._session.run(OUTPUTS, inputs)
         except Exception as error:
             raise BackendFailed(f"onnxruntime: {error}") from error
         count = len(utterances)

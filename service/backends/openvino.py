@@ -6,9 +6,10 @@ from pathlib import Path
 
 import openvino as ov
 
+from model_repo.contract.engine import MODEL_FILE, EngineSpec
 from model_repo.contract.outputs import ModelOutputs, concatenate
-from service.backends.artefact import MODEL_FILE, EngineSpec, read_spec
-from service.backends.packing import pack, rows
+from model_repo.contract.packing import pack, rows
+from service.backends.artefact import read_spec
 from service.backends.protocol import checked
 from service.errors import BackendFailed
 
@@ -27,8 +28,8 @@ class OpenVinoBackend:
 
     def __init__(self, folder: Path, precision: str = "bf16", workers: int = 1) -> None:
         """
-        ``precision`` is ``bf16`` or ``fp32``. Raises BadArtefact, or BackendFailed when the engine refuses the file
-        or would compute in another precision than asked: no silent fallback.
+        ``precision`` is ``bf16`` or ``fp32``. Raises FileMissing or BadManifest for what is no artefact, BackendFailed
+        when the engine refuses the file or would compute in another precision than asked: no silent fallback.
         """
         self.spec: EngineSpec = read_spec(folder)
         self.precision = precision
@@ -61,7 +62,7 @@ class OpenVinoBackend:
         size = next(size for size in self._sizes if size >= tokens)
         row = pack(utterances, self.spec.slots, size)
         try:
-            results = self._request().infer([row.token_ids, row.positions, row.segments], share_inputs=True)
+            results = self._request().infer(list(row.arrays), share_inputs=True)
         except BackendFailed:
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Utterances laid end to end in one row: the input of the packed graph, built with numpy alone."""
+"""Utterances laid end to end in one row: the input of the packed graph."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,11 @@ class PackedRow:
     """From 0 within each utterance."""
     segments: Int32Array
     """Slot of each token; padding carries the number of slots, which no output row pools."""
+
+    @property
+    def arrays(self) -> tuple[Int32Array, Int32Array, Int32Array]:
+        """In the order of the graph's inputs."""
+        return self.token_ids, self.positions, self.segments
 
 
 def pack(utterances: Sequence[Sequence[int]], slots: int, size: int) -> PackedRow:

@@ -1,0 +1,192 @@
+"""
+Turn a trained checkpoint into what serves: ``python -m model_repo export``.
+
+Writes model.onnx (the packed graph), tokenizer.json (no padding, cut at the limit) and engine.json, then reads them
+back and compares decisions with the trained network. The same file serves ONNX Runtime and OpenVINO.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import numpy_helper
+from tokenizers import Tokenizer
+
+from model_repo.contract.decision import decide
+from model_repo.contract.engine import ENGINE_FILE, INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, EngineSpec
+from model_repo.contract.outputs import ModelOutputs, concatenate
+from model_repo.contract.packing import pack, rows
+from model_repo.contract.policy import Policy
+from model_repo.pipeline.network import RouterNetwork, load_checkpoint
+from model_repo.pipeline.packed import PackedRouter
+
+OPSET = 17
+"""The first with LayerNormalization as one operator, which both engines compute in fp32."""
+SLOTS = 32
+MAX_ROW_TOKENS = 256
+HALF_PRECISION_ABOVE = 4096
+"""Elements above which a weight is stored in half precision; norms and biases stay as they are."""
+
+Utterances = Sequence[Sequence[int]]
+
+
+class ParityLost(RuntimeError):
+    """The artefact decides differently from the trained network more often than allowed."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How the artefact compares with the trained network, on texts it was not trained on."""
+
+    n_texts: int
+    decisions_equal: float
+    """Share of texts with the same accepted intents, ood verdict and age verdict."""
+    tops_equal: float
+    """Share of texts with the same most probable intent."""
+    max_logit_difference: float
+    max_probability_difference: float
+    model_mib: float
+    """Size of model.onnx."""
+    precision: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest and the log."""
+        return asdict(self)
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    texts: Sequence[str],
+    policy: Policy,
+    *,
+    max_tokens: int = 128,
+    min_decisions_equal: float = 0.995,
+) -> ExportReport:
+    """
+    Write the artefact folder and say how it compares on ``texts`` (at least 1,000 for a version that ships).
+
+    Raises ParityLost when fewer than ``min_decisions_equal`` of the decisions are equal; 0 only reports.
+    """
+    trained = load_checkpoint(checkpoint)
+    spec = EngineSpec("fp32", SLOTS, max_tokens, max(MAX_ROW_TOKENS, max_tokens))
+    out.mkdir(parents=True, exist_ok=True)
+    write_graph(trained.network, spec, out / MODEL_FILE)
+    store_in_half_precision(out / MODEL_FILE)
+    tokenizer = write_tokenizer(trained.tokenizer_file, max_tokens, out / TOKENIZER_FILE)
+    (out / ENGINE_FILE).write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
+
+    utterances = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    report = compare(
+        run_network(trained.network, utterances), run_artefact(out, spec, utterances), policy, out / MODEL_FILE
+    )
+    if report.decisions_equal < min_decisions_equal:
+        raise ParityLost(
+            f"{report.decisions_equal:.2%} of {report.n_texts} decisions are equal, at least "
+            f"{min_decisions_equal:.2%} must be"
+        )
+    return report
+
+
+def write_graph(network: RouterNetwork, spec: EngineSpec, file: Path) -> None:
+    """The packed graph in fp32, of any number of tokens."""
+    packed = PackedRouter(network, spec.slots).eval()
+    row = pack([[1, 2, 3], [4, 5]], spec.slots, size=8)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The tracing exporter needs nothing besides onnx; torch announces that another will replace it.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            packed,
+            tuple(torch.from_numpy(array.copy()) for array in row.arrays),
+            str(file),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: {0: "tokens"} for name in INPUTS},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def store_in_half_precision(file: Path) -> None:
+    """
+    Store the large weights as fp16 with a Cast to fp32 behind each: half the file, the same fp32 arithmetic.
+
+    Engines fold the casts when they load. Raises ValueError for a weight beyond the fp16 range.
+    """
+    model = onnx.load(file)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < HALF_PRECISION_ABOVE:
+            continue
+        name, weight = tensor.name, numpy_helper.to_array(tensor)
+        if np.abs(weight).max() > np.finfo(np.float16).max:
+            raise ValueError(f"weight {name} reaches {np.abs(weight).max()}, beyond half precision")
+        tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16), name + ".half"))
+        casts.append(onnx.helper.make_node("Cast", [name + ".half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+
+
+def write_tokenizer(source: Path, max_tokens: int, file: Path) -> Tokenizer:
+    """The tokenizer with padding off and the limit set; returned ready to use."""
+    tokenizer = Tokenizer.from_file(str(source))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.save(str(file), pretty=False)
+    return tokenizer
+
+
+def run_network(network: RouterNetwork, utterances: Utterances) -> ModelOutputs:
+    """The trained network one utterance at a time: the reference that nothing padded or packed has touched."""
+    return _collect(utterances, lambda one: _run_one(network, one))
+
+
+def run_artefact(folder: Path, spec: EngineSpec, utterances: Utterances) -> ModelOutputs:
+    """The artefact on ONNX Runtime, in full rows of mixed lengths as a busy server would run them."""
+    session = ort.InferenceSession(str(folder / MODEL_FILE), providers=["CPUExecutionProvider"])
+    parts = []
+    for group in rows(utterances, spec.slots, spec.max_row_tokens):
+        row = pack(group, spec.slots, sum(map(len, group)))
+        outputs = session.run(OUTPUTS, dict(zip(INPUTS, row.arrays, strict=True)))
+        parts.append(ModelOutputs(*(output[: len(group)] for output in outputs)))
+    return concatenate(parts)
+
+
+def compare(trained: ModelOutputs, served: ModelOutputs, policy: Policy, model_file: Path) -> ExportReport:
+    """Decisions and probabilities of the same utterances by both."""
+    before, after = decide(trained, policy), decide(served, policy)
+    equal = (
+        (before.is_accepted == after.is_accepted).all(axis=1)
+        & (before.is_ood == after.is_ood)
+        & (before.is_age_sensitive == after.is_age_sensitive)
+    )
+    return ExportReport(
+        n_texts=len(trained),
+        decisions_equal=float(equal.mean()),
+        tops_equal=float((before.top == after.top).mean()),
+        max_logit_difference=float(np.abs(trained.logits - served.logits).max()),
+        max_probability_difference=float(np.abs(before.probabilities - after.probabilities).max()),
+        model_mib=model_file.stat().st_size / 2**20,
+        precision="fp32",
+    )
+
+
+def _collect(utterances: Utterances, run: Callable[[Sequence[int]], ModelOutputs]) -> ModelOutputs:
+    return concatenate([run(utterance) for utterance in utterances])
+
+
+def _run_one(network: RouterNetwork, utterance: Sequence[int]) -> ModelOutputs:
+    ids = torch.tensor([list(utterance)])
+    with torch.inference_mode():
+        logits, age_logits, embeddings = network(ids, torch.ones_like(ids))
+    return ModelOutputs(logits.numpy(), age_logits.numpy(), embeddings.numpy())

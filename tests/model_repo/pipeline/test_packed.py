@@ -1,0 +1,58 @@
+"""The packed graph gives each utterance what it would get alone."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_repo.contract.packing import pack
+from model_repo.pipeline.packed import PackedRouter
+from tests.tiny_artefact import tiny_network
+
+UTTERANCES = ([2, 10, 11, 12, 3], [2, 3], [2, 40, 3], [2, *range(20, 60), 3])
+SLOTS = 6
+
+
+def run_packed(size: int | None = None) -> tuple[Tensor, ...]:
+    """All utterances in one row."""
+    total = sum(map(len, UTTERANCES))
+    row = pack(UTTERANCES, SLOTS, size or total)
+    with torch.inference_mode():
+        outputs = PackedRouter(tiny_network(), SLOTS).eval()(*map(torch.from_numpy, row.arrays))
+    return tuple(outputs)
+
+
+def run_alone(utterance: list[int]) -> tuple[Tensor, ...]:
+    """One utterance through the network as it was trained."""
+    ids = torch.tensor([utterance])
+    with torch.inference_mode():
+        return tuple(tiny_network()(ids, torch.ones_like(ids)))
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_packed_row_equals_one_by_one_inference(size: int | None) -> None:
+    """Logits, age logits and embeddings agree to 1e-5, with and without padding at the end of the row."""
+    packed = run_packed(size)
+    for slot, utterance in enumerate(UTTERANCES):
+        for together, alone in zip(packed, run_alone(utterance), strict=True):
+            torch.testing.assert_close(together[slot], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_utterances_differ_from_each_other() -> None:
+    """The parity above means something: the rows of this model are far apart."""
+    logits = run_packed()[0][: len(UTTERANCES)]
+    assert torch.cdist(logits, logits).add(torch.eye(len(UTTERANCES)) * 9).min() > 0.05
+
+
+def test_a_neighbour_changes_nothing() -> None:
+    """An utterance's logits do not depend on who shares its row."""
+    model = PackedRouter(tiny_network(), SLOTS).eval()
+    first = list(UTTERANCES[0])
+    with torch.inference_mode():
+        beside_short = model(*map(torch.from_numpy, pack([first, [2, 3]], SLOTS, 7).arrays))[0][0]
+        beside_long = model(*map(torch.from_numpy, pack([first, [2, *[70] * 40, 3]], SLOTS, 47).arrays))[0][0]
+    torch.testing.assert_close(beside_short, beside_long, atol=1e-6, rtol=1e-6)
+
+
+def test_rows_without_an_utterance_are_finite() -> None:
+    """Empty slots pool nothing and never divide by zero."""
+    assert all(torch.isfinite(output).all() for output in run_packed(64))
