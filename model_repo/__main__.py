@@ -1,24 +1,167 @@
-"""``python -m model_repo <stage>``: a folder in, a folder out."""
+"""
+The offline pipeline: a folder in, a folder out.
+
+    python -m model_repo run --preset default            everything below, then a version that serves
+    python -m model_repo data --out DIR                  one labelled set
+    python -m model_repo train --data DIR --out DIR      a checkpoint
+    python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
+    python -m model_repo benchmark clinc150 --out DIR    the same on a public set
+    python -m model_repo promote 2 --reason "..."        what serves
+"""
 
 import argparse
+import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from model_repo.store import Store
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model_repo", description=__doc__)
+VERSIONS = Path(__file__).parent / "versions"
+DATA_VARIABLE = "MANGA_DATA"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse and run one stage; a stage's own errors end the process with their message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model_repo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     stages = parser.add_subparsers(dest="stage", required=True)
-    train = stages.add_parser("train")
-    train.add_argument("--data", type=Path, required=True)
-    train.add_argument("--out", type=Path, required=True)
-    train.add_argument("--preset", default="default")
-    train.add_argument("--seed", type=int, default=42)
-    args = parser.parse_args()
-    import json
-    from model_repo.contract.labels import Taxonomy
+    _data_parser(stages.add_parser("data", help="one labelled set in the record format"))
+    _train_parser(stages.add_parser("train", help="train one network"))
+    _version_parser(stages.add_parser("version", help="calibrate, export, evaluate; add to the repository"))
+    _run_parser(stages.add_parser("run", help="every stage"))
+    _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
+    _promote_parser(stages.add_parser("promote", help="say which version serves"))
+    args = parser.parse_args(arguments)
+    args.call(args)
+
+
+def _data_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True)
+    _add_sources(parser)
+    _add_preset(parser)
+    parser.set_defaults(call=_data)
+
+
+def _train_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder that the data stage wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--stop-after", type=int, help="end this slice after so many epochs in all")
+    _add_preset(parser)
+    parser.set_defaults(call=_train)
+
+
+def _version_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder that the data stage wrote")
+    parser.add_argument("--run", type=Path, required=True, help="folder that the train stage wrote")
+    parser.add_argument("--out", type=Path, required=True, help="where the version is put together")
+    parser.add_argument("--promote", action="store_true", help="let it serve at once")
+    _add_repository(parser)
+    _add_preset(parser)
+    parser.set_defaults(call=_version)
+
+
+def _run_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="default: runs/<preset>")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the preset")
+    _add_sources(parser)
+    _add_repository(parser)
+    _add_preset(parser)
+    parser.set_defaults(call=_run)
+
+
+def _benchmark_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=["clinc150", "mixsnips", "hint3_curekart", "hint3_sofmattress"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--limit", type=int, help="train on so many utterances only; the report says so")
+    _add_sources(parser)
+    parser.add_argument("--preset", default="benchmark")
+    parser.set_defaults(call=_benchmark)
+
+
+def _promote_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version")
+    parser.add_argument("--policy-revision", type=int, default=1)
+    parser.add_argument("--reason", required=True)
+    _add_repository(parser)
+    parser.set_defaults(call=_promote)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    default = os.environ.get(DATA_VARIABLE)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(default) if default else None,
+        help=f"folder of the public sets (default: {DATA_VARIABLE}); without it the stage says what is missing",
+    )
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="default", help="default, smoke, or a TOML file")
+
+
+def _add_repository(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repository", type=Path, default=VERSIONS)
+
+
+# The stages import torch and its friends only when they are called: `--help` and `promote` need neither.
+
+
+def _data(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.data import build
+
+    build(args.data, args.out, preset=args.preset)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.dataset import read_taxonomy
     from model_repo.pipeline.settings import read_preset
-    from model_repo.pipeline import train as t
-    tax = Taxonomy.from_json(json.loads((args.data / "taxonomy.json").read_text()))
-    t.train(args.data, args.out, tax, read_preset(args.preset), args.seed)
+    from model_repo.pipeline.train import train
+
+    train(args.data, args.out, read_taxonomy(args.data), read_preset(args.preset), args.seed, args.stop_after)
+
+
+def _version(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.dataset import read_taxonomy
+    from model_repo.pipeline.version import VersionSettings, digest_of_version, make_version
+
+    store = Store(args.repository)
+    seed = int(json.loads((args.run / "train.json").read_text(encoding="utf-8"))["seed"])
+    settings = VersionSettings(f"{args.preset} test", 0.995, seed, (f"make train PRESET={args.preset}",))
+    manifest, policy = make_version(args.run, args.data, args.out, store, read_taxonomy(args.data), settings)
+    print(f"version {manifest.version}: digest {digest_of_version(manifest)}")
+    if args.promote:
+        print(store.promote(manifest.version, policy.revision, "first version of its run"))
+
+
+def _run(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.data import build
+    from model_repo.pipeline.dataset import read_taxonomy
+    from model_repo.pipeline.run import run
+    from model_repo.pipeline.settings import read_preset
+
+    preset = read_preset(args.preset)
+    out = args.out or Path("runs") / preset.name
+    data = out / "data"
+    build(args.data, data, preset=args.preset)
+    run(data, out, Store(args.repository), read_taxonomy(data), preset, args.seeds or preset.train.seeds)
+
+
+def _benchmark(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.benchmark import benchmark
+    from model_repo.pipeline.settings import read_preset
+
+    if args.data is None:
+        raise SystemExit(f"benchmark needs the folder of the public sets: --data or {DATA_VARIABLE}")
+    benchmark(args.name, args.data, args.out, read_preset(args.preset), args.seed, args.limit)
+
+
+def _promote(args: argparse.Namespace) -> None:
+    print(Store(args.repository).promote(args.version, args.policy_revision, args.reason))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,9 @@ class Store:
         """
         folder = self.root / version
         if "/" in version or version in ("", ".", "..") or not folder.is_dir():
-            raise VersionNotFound(f"no version {version!r} in {self.root}; known: {', '.join(self.versions()) or 'none'}")
+            raise VersionNotFound(
+                f"no version {version!r} in {self.root}; known: {', '.join(self.versions()) or 'none'}"
+            )
         manifest_file = folder / MANIFEST
         try:
             manifest = Manifest.from_json(_read_json(manifest_file))

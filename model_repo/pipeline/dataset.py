@@ -22,6 +22,11 @@ def read_utterances(file: Path) -> list[LabelledUtterance]:
         return [LabelledUtterance.from_json(json.loads(line)) for line in lines if line.strip()]
 
 
+def read_taxonomy(data: Path) -> Taxonomy:
+    """The taxonomy that the data stage wrote beside the splits."""
+    return Taxonomy.from_json(json.loads((data / "taxonomy.json").read_text(encoding="utf-8")))
+
+
 def write_utterances(file: Path, utterances: Sequence[LabelledUtterance]) -> None:
     """Inverse of ``read_utterances``."""
     lines = (json.dumps(u.to_json(), ensure_ascii=False) + "\n" for u in utterances)
@@ -91,7 +96,7 @@ def to_tensors(utterances: Sequence[LabelledUtterance], tokenizer: Tokenizer, ta
 
 def length_sorted_batches(lengths: Sequence[int], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """
-    Random batches of utterances of about the same length: shuffled, sorted within pools of 40 batches, batches shuffled.
+    Random batches of utterances of about the same length: shuffled, sorted within pools of 40 batches, dealt at random.
 
     >>> batches = list(length_sorted_batches([5, 1, 5, 1], 2, np.random.default_rng(0)))
     >>> sorted(sorted(b) for b in batches)

@@ -146,6 +146,11 @@ def write_tokenizer(source: Path, max_tokens: int, file: Path) -> Tokenizer:
     return tokenizer
 
 
+def read_artefact_spec(folder: Path) -> EngineSpec:
+    """The sizes the artefact in ``folder`` was exported with."""
+    return EngineSpec.from_json(json.loads((folder / ENGINE_FILE).read_text(encoding="utf-8")))
+
+
 def run_network(network: RouterNetwork, utterances: Utterances) -> ModelOutputs:
     """The trained network one utterance at a time: the reference that nothing padded or packed has touched."""
     return _collect(utterances, lambda one: _run_one(network, one))

@@ -1,4 +1,4 @@
-"""What training minimises: focal loss on soft targets, a logistic margin on the energy, and the age-sensitivity loss."""
+"""What training minimises: focal loss on soft targets, a logistic margin on the energy, the age-sensitivity loss."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,9 @@
-"""DistilBERT with mean pooling, a softmax head over the taxonomy and an age-sensitivity head; one pass gives all three."""
+"""DistilBERT with mean pooling, a softmax head over the taxonomy and an age-sensitivity head, all in one pass."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DistilBertModel

@@ -31,7 +31,7 @@ def normalise(text: str) -> str:
 
 def near_duplicate_groups(texts: Sequence[str], block: int = 2000) -> IntArray:
     """
-    (n,) group number of each text; near-duplicates (Jaccard of character 4-grams >= JACCARD, or a chain of them) share one.
+    (n,) group number of each text. Near-duplicates share one: Jaccard of character 4-grams >= JACCARD, or a chain.
 
     Exact all-pairs over sparse sets, ``block`` rows at a time: 12,500 texts take about 15 s.
     """

@@ -36,8 +36,14 @@ from model_repo.pipeline.vocabulary import add_word_pieces
 STATE = "state.safetensors"
 
 
-def train(data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int) -> Path:
-    """Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run in ``out``."""
+def train(
+    data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int, stop_after: int | None = None
+) -> Path | None:
+    """
+    Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run in ``out``.
+
+    ``stop_after`` ends a slice of a long run after that many epochs in all and gives None: call again to go on.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     utterances = read_utterances(data / "train.jsonl")
@@ -52,7 +58,10 @@ def train(data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int) 
     tensors = to_tensors(utterances, tokenizer, taxonomy)
     validation = to_tensors(held_out["validation"], tokenizer, taxonomy)
 
-    history = _fit(network, tensors, validation, held_out["validation"], out, taxonomy, preset, seed)
+    epochs = preset.train.epochs if stop_after is None else min(stop_after, preset.train.epochs)
+    history = _fit(network, tensors, validation, held_out["validation"], out, taxonomy, preset, seed, epochs)
+    if len(history) < preset.train.epochs:
+        return None
 
     save_checkpoint(out / "checkpoint", network, tokenizer_file, taxonomy)
     save_outputs(out / "outputs_validation.npz", predict(network, validation))
@@ -97,6 +106,7 @@ def _fit(
     taxonomy: Taxonomy,
     preset: Preset,
     seed: int,
+    until: int,
 ) -> list[dict[str, float]]:
     settings = preset.train
     optimizer = _optimizer(network, settings)
@@ -108,7 +118,7 @@ def _fit(
     for _ in range(len(history) * steps_per_epoch):
         schedule.step()
     lengths = [len(ids) for ids in tensors.token_ids]
-    for epoch in range(len(history), settings.epochs):
+    for epoch in range(len(history), until):
         # Seeded by epoch, so that a resumed run goes on exactly as an uninterrupted one.
         torch.manual_seed(seed * 1000 + epoch)
         rng = np.random.default_rng([seed, epoch])
@@ -150,9 +160,7 @@ def slanted_triangular(step: int, total: int, warmup: float) -> float:
     return max(0.0, (total - step) / max(1, total - peak))
 
 
-def quick_figures(
-    outputs: ModelOutputs, labelled: Sequence[LabelledUtterance], taxonomy: Taxonomy
-) -> dict[str, float]:
+def quick_figures(outputs: ModelOutputs, labelled: Sequence[LabelledUtterance], taxonomy: Taxonomy) -> dict[str, float]:
     """Top-1 in the true set, overall and by language, and ood AUROC: to follow a run, not to report it."""
     from sklearn.metrics import roc_auc_score
 

@@ -23,8 +23,8 @@ _IDEOGRAPH = re.compile(r"[㐀-鿿豈-﫿]")
 
 def read_glosses(file: Path = GLOSSES) -> dict[str, str]:
     """Japanese word or character -> English words."""
-    rows = (line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line)
-    return {word: gloss for word, gloss in rows}
+    rows = (line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines() if line)
+    return dict(rows)
 
 
 def add_word_pieces(encoder: DistilBertModel, tokenizer_file: Path, texts: Iterable[str], out: Path) -> int:

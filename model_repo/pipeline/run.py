@@ -1,0 +1,75 @@
+"""
+The whole pipeline: ``python -m model_repo run --preset default --out runs/default``.
+
+data -> train (one run a seed) -> calibrate -> export -> evaluate -> a version in the model repository. With several
+seeds the version is the one with the best validation accuracy, and the spread of all of them on the test split is
+written to seeds.json.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_repo.contract.labels import LabelledUtterance, Taxonomy
+from model_repo.pipeline import calibrate
+from model_repo.pipeline.dataset import read_utterances
+from model_repo.pipeline.measures import judge, measures
+from model_repo.pipeline.settings import Preset
+from model_repo.pipeline.train import load_outputs, train
+from model_repo.pipeline.version import VersionSettings, make_version
+from model_repo.store import Store
+
+SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "served.accuracy")
+"""Figures whose spread over the seeds is reported."""
+
+
+def run(data: Path, out: Path, store: Store, taxonomy: Taxonomy, preset: Preset, seeds: Sequence[int]) -> str:
+    """Train every seed on ``data``, make the version from the best one, and give its name."""
+    for seed in seeds:
+        train(data, out / f"seed-{seed}", taxonomy, preset, seed)
+    best = max(seeds, key=lambda seed: _validation_accuracy(out / f"seed-{seed}"))
+    spread = seed_spread({seed: out / f"seed-{seed}" for seed in seeds}, data, taxonomy)
+    (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
+    settings = VersionSettings(
+        data_name=f"{preset.name} test",
+        min_decisions_equal=0.995,
+        seed=best,
+        commands=(f"make train PRESET={preset.name}",),
+    )
+    manifest, policy = make_version(out / f"seed-{best}", data, out / "version", store, taxonomy, settings)
+    store.promote(manifest.version, policy.revision, f"made by preset {preset.name}, seed {best}")
+    return manifest.version
+
+
+def seed_spread(runs: dict[int, Path], data: Path, taxonomy: Taxonomy) -> dict[str, Any]:
+    """Test figures of each seed, their mean, and their standard deviation where there are two or more."""
+    validation, test = (read_utterances(data / f"{part}.jsonl") for part in ("validation", "test"))
+    by_seed = {seed: _figures(folder, validation, test, taxonomy) for seed, folder in runs.items()}
+    summary = {}
+    for name in SPREAD:
+        values = [figures[name] for figures in by_seed.values() if name in figures]
+        if values:
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            summary[name] = {"mean": statistics.fmean(values), "standard_deviation": deviation, "seeds": len(values)}
+    return {"by_seed": by_seed, "summary": summary}
+
+
+def _figures(
+    folder: Path, validation: Sequence[LabelledUtterance], test: Sequence[LabelledUtterance], taxonomy: Taxonomy
+) -> dict[str, float]:
+    fitted = load_outputs(folder / "outputs_validation.npz")
+    lengths = np.ones(len(validation), dtype=np.int64)
+    policy, _ = calibrate.calibrate(fitted, validation, lengths, taxonomy, "0", np.random.default_rng(0))
+    judged = judge(load_outputs(folder / "outputs_test.npz"), policy, test, taxonomy)
+    everything = np.ones((1, len(test)))
+    found = measures(judged)
+    return {name: float(found[name].of(everything)[0]) for name in SPREAD if name in found}
+
+
+def _validation_accuracy(folder: Path) -> float:
+    record = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    return float(record["epochs"][-1]["top1"])

@@ -1,0 +1,43 @@
+"""The losses are what their sources say, and pull the right way."""
+
+import torch
+from torch.nn import functional
+
+from model_repo.pipeline.losses import LossWeights, energy_loss, focal_loss, total_loss
+
+
+def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
+    """Against torch's own cross-entropy with soft targets."""
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
+    expected = functional.cross_entropy(logits, targets, reduction="none")
+    assert torch.allclose(focal_loss(logits, targets, 0.0, 0.0), expected)
+
+
+def test_focal_loss_attends_less_to_what_is_right_already() -> None:
+    """The share of an easy utterance in the loss falls as gamma grows."""
+    logits, targets = torch.tensor([[6.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    plain, focal = (focal_loss(logits, targets, gamma, 0.0) for gamma in (0.0, 2.0))
+    assert focal[0] / focal[1] < plain[0] / plain[1]
+
+
+def test_energy_loss_pulls_ood_below_the_margin_and_the_rest_above() -> None:
+    """The gradient raises logits in scope and lowers them out of scope."""
+    logits = torch.zeros(2, 3, requires_grad=True)
+    energy_loss(logits, torch.tensor([False, True]), margin=4.0).sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad[0] < 0).all()
+    assert (logits.grad[1] > 0).all()
+
+
+def test_unknown_age_and_ood_targets_do_not_count() -> None:
+    """Changing what must be ignored changes nothing."""
+    weights = LossWeights(focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0)
+    logits, is_ood = torch.tensor([[1.0, 0.0], [0.3, 2.0]]), torch.tensor([False, True])
+    age = torch.tensor([1.0, float("nan")])
+    targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    other = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    first = total_loss(logits, torch.tensor([0.2, 5.0]), targets, is_ood, age, weights)
+    second = total_loss(logits, torch.tensor([0.2, -5.0]), other, is_ood, age, weights)
+    assert torch.isfinite(first)
+    assert torch.equal(first, second)

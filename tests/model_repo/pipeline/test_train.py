@@ -1,0 +1,84 @@
+"""A network learns, a stopped run goes on where it was, and the record says how it was made."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model_repo.pipeline.dataset import write_utterances
+from model_repo.pipeline.losses import LossWeights
+from model_repo.pipeline.network import load_checkpoint
+from model_repo.pipeline.settings import BadPreset, Preset, TrainSettings, read_preset
+from model_repo.pipeline.train import load_outputs, train
+from tests.model_repo.pipeline.tiny import TAXONOMY, utterances, write_base
+
+
+@pytest.fixture(name="data")
+def _data(tmp_path: Path) -> Path:
+    for name, n, offset in (("train", 160, 0), ("validation", 40, 160), ("test", 40, 200)):
+        write_utterances(tmp_path / f"{name}.jsonl", utterances(n, offset))
+    return tmp_path
+
+
+@pytest.fixture(name="preset")
+def _preset(tmp_path: Path) -> Preset:
+    settings = TrainSettings(
+        base=str(write_base(tmp_path / "base")),
+        epochs=4,
+        batch_size=8,
+        seeds=(1,),
+        head_learning_rate=1e-2,
+        encoder_learning_rate=1e-2,
+        layer_decay=0.9,
+        warmup=0.1,
+        weight_decay=0.0,
+        dropout=0.1,
+        japanese_word_pieces=False,
+    )
+    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3))
+
+
+def test_network_learns_and_writes_what_later_stages_read(data: Path, preset: Preset, tmp_path: Path) -> None:
+    """Most held-out utterances are right after four epochs, and the outputs are those of the saved checkpoint."""
+    checkpoint = train(data, tmp_path / "run", TAXONOMY, preset, seed=1)
+    assert checkpoint is not None
+    record = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert record["epochs"][-1]["top1"] > 0.7
+    assert record["epochs"][-1]["loss"] < record["epochs"][0]["loss"]
+    outputs = load_outputs(tmp_path / "run" / "outputs_test.npz")
+    assert outputs.logits.shape == (40, 3)
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.taxonomy == TAXONOMY
+    assert not loaded.network.training
+
+
+def test_run_in_two_slices_ends_as_a_run_in_one(data: Path, preset: Preset, tmp_path: Path) -> None:
+    """Stopped after two epochs and started again, the weights come out the same."""
+    whole = train(data, tmp_path / "whole", TAXONOMY, preset, seed=1)
+    assert train(data, tmp_path / "cut", TAXONOMY, preset, seed=1, stop_after=2) is None
+    assert not (tmp_path / "cut" / "checkpoint").exists()
+    resumed = train(data, tmp_path / "cut", TAXONOMY, preset, seed=1)
+    assert whole is not None
+    assert resumed is not None
+    first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole, resumed))
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_seed_decides_the_weights(data: Path, preset: Preset, tmp_path: Path) -> None:
+    """Two seeds give two networks: the spread over seeds is not zero by construction."""
+    short = replace(preset, train=replace(preset.train, epochs=1))
+    for seed in (1, 2):
+        train(data, tmp_path / str(seed), TAXONOMY, short, seed=seed)
+    first, second = (load_outputs(tmp_path / str(seed) / "outputs_test.npz").logits for seed in (1, 2))
+    assert not np.allclose(first, second)
+
+
+def test_preset_with_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
+    """A misspelt setting must not pass unread."""
+    text = (Path(__file__).parents[3] / "model_repo" / "presets" / "default.toml").read_text()
+    (tmp_path / "odd.toml").write_text(text.replace("warmup =", "warm_up ="))
+    with pytest.raises(BadPreset, match="warm_up"):
+        read_preset(str(tmp_path / "odd.toml"))
