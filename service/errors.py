@@ -33,6 +33,9 @@ class BadSettings(ValueError):
 class ServiceError(Exception):
     """Root of the tree; the message says what was got and what is allowed, and never repeats the customer's text."""
 
+    request_id: str | None = None
+    """Of the utterance it happened to, once that is known."""
+
 
 class MalformedBody(ServiceError):
     """The body is empty, not UTF-8 or not JSON."""

@@ -48,7 +48,11 @@ Text = Annotated[
     Field(
         description=f"What the customer wrote: 1 to {TEXT_CHARACTERS} characters after trimming, without U+0000.",
         examples=["where is order 4411, and is there a code for box sets?"],
-        json_schema_extra={"minLength": 1, "maxLength": TEXT_CHARACTERS, "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
+        json_schema_extra={
+            "minLength": 1,
+            "maxLength": TEXT_CHARACTERS,
+            "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+        },
     ),
 ]
 RequestId = Annotated[

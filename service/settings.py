@@ -7,7 +7,7 @@ What belongs to a model (temperature, thresholds, cut) is not here: it travels w
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -33,6 +33,12 @@ class Settings(BaseModel):
     """How often the deployment is looked at. Lower notices a promotion sooner; one small file is read each time."""
     inference_threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Threads that run micro-batches, one core each; 0 lets the engine choose from the cores there are."""
+    engine: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    """Inference engine; auto takes the faster one for this CPU. Naming one takes that one or does not start."""
+    batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = 96
+    """Tokens computed together. Lower is a shorter wait for everyone in a micro-batch, and more calls."""
+    batch_utterances: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Utterances computed together, at most as many as the version's graph has slots."""
     admission_target_ms: Annotated[float, Field(gt=0, le=60_000)] = 10.0
     """Time inside the service that admission defends at the 95th percentile. Lower refuses sooner; the rest of the
     15 ms budget is for what the service cannot see: the sockets and the caller."""

@@ -1,0 +1,280 @@
+"""
+The ASGI application: finds the endpoint, checks what is common to all, reads the body, sends the reply.
+
+Written on ASGI itself, since a framework's share of ``POST /route`` was larger than that of the model (docs/service.md
+has the measurement). Everything that is refused is told as an RFC 9457 problem document.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from service.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidField,
+    MethodNotAllowed,
+    ServiceError,
+    Unauthorized,
+    Unexpected,
+    UnknownPath,
+    UnsupportedMediaType,
+    problem_of,
+)
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+_SAFE: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+JSON: tuple[Header, ...] = ((b"content-type", b"application/json"), *_SAFE)
+TEXT: tuple[Header, ...] = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"), *_SAFE)
+PROBLEM: tuple[Header, ...] = ((b"content-type", b"application/problem+json"), *_SAFE)
+DEPARTURE = "router.on_departure"
+"""Key of the scope under which the connection finds what to call when the client goes away (``server.Connection``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is sent."""
+
+    status: int
+    body: bytes
+    headers: Sequence[Header] = JSON
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What serves one method of one path."""
+
+    handle: Callable[[bytes], Awaitable[Reply]]
+    body_limit: int | None = None
+    """Bytes of JSON it takes; None for an endpoint without a body."""
+    is_open: bool = False
+    """Served without an API key."""
+
+
+class Lifetime(Protocol):
+    """What starts before the first request and stops after the last."""
+
+    is_shutting_down: bool
+
+    async def start(self) -> None:
+        """Raises when the service must not start."""
+
+    async def stop(self) -> None:
+        """Everything admitted is answered by then."""
+
+
+class ClientDeparted(Exception):
+    """The connection ended before the body was complete."""
+
+
+class HttpApp:
+    """The ASGI callable."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[tuple[str, str], Endpoint],
+        lifetime: Lifetime,
+        telemetry: Telemetry,
+        *,
+        api_keys: Sequence[str],
+        body_timeout_s: float,
+    ) -> None:
+        """``endpoints`` by method and path."""
+        self._endpoints = endpoints
+        self._lifetime = lifetime
+        self._telemetry = telemetry
+        self._key_digests = [hashlib.sha256(key.encode()).digest() for key in api_keys]
+        self._body_timeout_s = body_timeout_s
+        self._paths = {path for _, path in endpoints}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the life of the process."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        try:
+            reply = await self._reply(scope, receive)
+        except ClientDeparted:
+            self._telemetry.record_departure()
+            return
+        except asyncio.CancelledError:
+            if not scope.get("router.departed"):
+                raise
+            self._telemetry.record_departure()
+            return
+        await self._send(reply, send)
+        path = scope["path"]
+        endpoint = path if path in self._paths else "other"
+        self._telemetry.record_request(endpoint, reply.status, time.perf_counter() - began)
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        try:
+            endpoint = self._endpoint(scope["method"], scope["path"])
+            headers = _chosen(scope["headers"])
+            if not endpoint.is_open and self._key_digests:
+                self._check_key(headers.get(b"x-api-key"))
+            body = b""
+            if endpoint.body_limit is not None:
+                _check_media_type(headers.get(b"content-type"))
+                body = await self._read(receive, endpoint.body_limit, headers.get(b"content-length"))
+                _watch_departure(scope)
+            return await endpoint.handle(body)
+        except ServiceError as error:
+            return self._problem(error)
+        except ClientDeparted:
+            raise
+        except Exception as error:
+            unexpected = Unexpected("the service failed; its log has more under this request id")
+            unexpected.request_id = secrets.token_hex(16)
+            log.exception("a request failed", extra={"request_id": unexpected.request_id}, exc_info=error)
+            return self._problem(unexpected)
+
+    def _endpoint(self, method: str, path: str) -> Endpoint:
+        endpoint = self._endpoints.get((method, path))
+        if endpoint is not None:
+            return endpoint
+        if path not in self._paths:
+            raise UnknownPath("nothing is served under this path; GET /openapi.json lists what is")
+        raise MethodNotAllowed(method, tuple(m for m, p in self._endpoints if p == path))
+
+    def _check_key(self, key: bytes | None) -> None:
+        # Digests have one length, and every key is compared: the time taken tells nothing about any of them.
+        given = hashlib.sha256(key or b"").digest()
+        if not any([hmac.compare_digest(given, known) for known in self._key_digests]):
+            raise Unauthorized("send a valid key in the header X-API-Key")
+
+    async def _read(self, receive: Receive, limit: int, declared: bytes | None) -> bytes:
+        """The body, of at most ``limit`` bytes; what is beyond is not kept."""
+        if declared is not None and (not declared.isdigit() or int(declared[:20]) > limit):
+            raise BodyTooLarge(f"the body may have at most {limit} bytes, Content-Length says otherwise")
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False) or message["type"] != "http.request":
+            body = await self._read_rest(message, receive, limit)
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body may have at most {limit} bytes")
+        return body
+
+    async def _read_rest(self, message: Message, receive: Receive, limit: int) -> bytes:
+        parts = bytearray()
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    if message["type"] != "http.request":
+                        raise ClientDeparted
+                    parts += message.get("body", b"")
+                    if len(parts) > limit:
+                        raise BodyTooLarge(f"the body may have at most {limit} bytes")
+                    if not message.get("more_body", False):
+                        return bytes(parts)
+                    message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow(f"the body must be complete within {self._body_timeout_s} s") from None
+
+    def _problem(self, error: ServiceError) -> Reply:
+        problem = problem_of(error)
+        self._telemetry.record_refusal(problem.error_type)
+        level = logging.WARNING if problem.status in (500, 504) else logging.DEBUG
+        log.log(level, "%s: %s", problem.error_type, error, extra={"request_id": error.request_id})
+        return Reply(problem.status, _document(error), _problem_headers(error))
+
+    async def _send(self, reply: Reply, send: Send) -> None:
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+        if self._lifetime.is_shutting_down or reply.status in (408, 413):
+            # While shutting down: the client's next request then goes elsewhere, instead of into a closed socket.
+            # After an unread body: the rest of it is not worth reading.
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._lifetime.start()
+        except Exception as error:
+            log.critical("the service does not start: %s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._lifetime.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+_CHOSEN = frozenset({b"content-type", b"content-length", b"x-api-key"})
+
+
+def _chosen(headers: Sequence[Header]) -> dict[bytes, bytes]:
+    return {name: value for name, value in headers if name in _CHOSEN}
+
+
+_PLAIN_JSON = b"application/json"
+
+
+def _check_media_type(content_type: bytes | None) -> None:
+    if content_type == _PLAIN_JSON:
+        return
+    media_type, _, parameters = (content_type or b"").lower().partition(b";")
+    parameters = parameters.replace(b" ", b"").replace(b'"', b"")
+    if media_type.strip() != _PLAIN_JSON or parameters not in (b"", b"charset=utf-8", b"charset=utf8"):
+        raise UnsupportedMediaType("the header Content-Type must be application/json, in UTF-8")
+
+
+def _watch_departure(scope: Scope) -> None:
+    """Have the request cancelled when its client goes away, so that it takes no batch slot."""
+    task = asyncio.current_task()
+
+    def depart() -> None:
+        scope["router.departed"] = True
+        if task is not None:
+            task.cancel()
+
+    scope[DEPARTURE] = depart
+
+
+def _document(error: ServiceError) -> bytes:
+    problem = problem_of(error)
+    document: dict[str, Any] = {
+        "type": problem.uri,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": str(error)[:1000],
+        "error_type": problem.error_type,
+    }
+    if error.request_id is not None:
+        document["request_id"] = error.request_id
+    if isinstance(error, InvalidField):
+        document["errors"] = [{"field": fault.field, "message": fault.message} for fault in error.faults]
+    return orjson.dumps(document)
+
+
+def _problem_headers(error: ServiceError) -> Sequence[Header]:
+    problem = problem_of(error)
+    headers = list(PROBLEM)
+    if problem.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(error.allowed).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"ApiKey"))
+    return headers

@@ -1,0 +1,72 @@
+"""uvicorn with two additions: a client that leaves is noticed at once, and SIGTERM gives notice before it ends things."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.http_app import DEPARTURE
+from service.settings import Settings
+
+
+class Ending(Protocol):
+    """What is told that the end is near."""
+
+    is_shutting_down: bool
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection; calls what the application left in the scope when the client goes away early."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        was_waiting = self.cycle is not None and not self.cycle.response_complete
+        super().connection_lost(exc)
+        if was_waiting:
+            depart: Callable[[], None] | None = self.cycle.scope.get(DEPARTURE)  # type: ignore[typeddict-item]
+            if depart is not None:
+                depart()
+
+
+class NoticeServer(uvicorn.Server):
+    """
+    On SIGTERM: readiness goes false and connections are closed after their answer, for the time of the notice;
+    then nothing more is accepted, and everything admitted is answered.
+    """
+
+    def __init__(self, config: uvicorn.Config, ending: Ending, notice_s: float) -> None:
+        super().__init__(config)
+        self._ending = ending
+        self._notice_s = notice_s
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Signal handler. A second signal, or Ctrl+C, skips the notice."""
+        if sig != signal.SIGTERM or self._ending.is_shutting_down or not self.started:
+            self._ending.is_shutting_down = True
+            super().handle_exit(sig, frame)
+            return
+        self._ending.is_shutting_down = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._notice_s, super().handle_exit, sig, frame)
+
+
+def server_config(app: object, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is run."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_seconds,
+        backlog=2048,
+    )
