@@ -2,7 +2,7 @@
 Versions on disk, digests, deployment state. Every change is atomic and numbered.
 
     <root>/
-      deployment.json            {"schema", "number", "champion": {"version", "policy_revision", "policy_sha256"}, "history"}
+      deployment.json            number, champion (version, policy revision and its digest), history
       <version>/manifest.json    what is in the folder, with the SHA-256 of each file
       <version>/policies/<revision>.json
       <version>/...              weights, tokenizer, reference profile, model card, figures

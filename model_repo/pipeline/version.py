@@ -59,7 +59,7 @@ def make_version(
     parity = export(run / "checkpoint", out, texts, policy, min_decisions_equal=settings.min_decisions_equal)
     print(f"export: {parity.decisions_equal:.2%} of {parity.n_texts:,} decisions equal, {parity.model_mib:.1f} MiB")
     report = _evaluate_artefact(data, out, taxonomy, policy, settings)
-    manifest = _manifest(version, run, data, out, taxonomy, parity, report, settings)
+    manifest = _manifest(version, run, out, taxonomy, parity, report, settings)
     _write_card(manifest, report, data, out, settings)
     (out / "policy.json").unlink()
     manifest = Manifest(**{**manifest.__dict__, "files": _digests(out)})
@@ -82,7 +82,6 @@ def _evaluate_artefact(
 def _manifest(
     version: str,
     run: Path,
-    data: Path,
     out: Path,
     taxonomy: Taxonomy,
     parity: ExportReport,
