@@ -75,8 +75,12 @@ class Batcher(Generic[Item, Answer]):
         *,
         max_waiting: int = 512,
         workers: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``max_waiting`` bounds the queue, without what the workers hold; beyond it ``submit`` raises Overloaded."""
+        """
+        ``max_waiting`` bounds the queue, without what the workers hold; beyond it ``submit`` raises Overloaded.
+        ``clock`` gives seconds and is read for timings only.
+        """
         for name, value in (("max_waiting", max_waiting), ("workers", workers)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
@@ -84,6 +88,7 @@ class Batcher(Generic[Item, Answer]):
         self._finish = finish
         self._limits = limits
         self._max_waiting = max_waiting
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Item, Answer]] = []
         self._idle = 0
@@ -125,7 +130,7 @@ class Batcher(Generic[Item, Answer]):
         if loop is None:
             raise ShuttingDown("the batcher has not been started")
         future: asyncio.Future[Answer] = loop.create_future()
-        self._enqueue(_Waiting(item, future, time.perf_counter()))
+        self._enqueue(_Waiting(item, future, self._clock()))
         if timeout_s is None:
             return await future
         timer = loop.call_later(timeout_s, _expire, future, timeout_s)
@@ -170,8 +175,8 @@ class Batcher(Generic[Item, Answer]):
             while self._work_once():
                 pass
         except BaseException:
+            # Nothing stands above a thread to raise to; `_leave` tells everybody whom it concerns.
             log.exception("a batcher worker died")
-            raise
         finally:
             self._leave()
 
@@ -208,11 +213,11 @@ class Batcher(Generic[Item, Answer]):
             self._waiting = [one for one in self._waiting if not one.future.done()]
 
     def _run(self, batch: list[_Waiting[Item, Answer]]) -> None:
-        taken = time.perf_counter()
+        taken = self._clock()
         items = [one.item for one in batch]
         try:
             outputs = self._infer([item.token_ids for item in items])
-            inference_ms = (time.perf_counter() - taken) * 1e3
+            inference_ms = (self._clock() - taken) * 1e3
             timings = BatchTimings(tuple((taken - one.since) * 1e3 for one in batch), inference_ms)
             answers = list(self._finish(items, outputs, timings))
             if len(answers) != len(batch):
