@@ -1,5 +1,6 @@
 """A figure is a value with its 95% interval, its sample count and its data; intervals by the bootstrap."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,10 @@ LEVEL = 0.95
 CHUNK_CELLS = 2_000_000
 """Weights held at once (16 MB): more does not go faster, and a measure makes a few copies of them."""
 
-Interval = Literal["percentile", "basic", "centred"]
+BIAS_AT_ZERO = 1.0 / (math.sqrt(2.0) - 1.0)
+"""What a plug-in error's bias is of the bias its resamples show, when the true error is zero (see Measure.interval)."""
+
+Interval = Literal["percentile", "plug_in", "centred"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,18 @@ class Measure:
     """Rows that it is about."""
     interval: Interval = "percentile"
     """
-    ``percentile`` for a measure that is about unbiased: quantiles of the resamples.
-    ``basic`` for a plug-in calibration error, whose resamples carry its bias twice: reflected at the value, which
-    takes the bias out; floored at zero, and widened to hold the value.
-    ``centred`` for a debiased one, which may be negative: reflected, after taking out the resamples' own bias.
+    ``percentile``: quantiles of the resamples, for a measure that is about unbiased.
+    ``centred``: their distances from their own mean, reflected at the value; for a debiased measure, whose
+    resamples are biased all the same.
+    ``plug_in``: for a sum of absolute gaps such as the ECE, which noise only raises. When the gaps are noise alone,
+    of standard deviation s, the bias is E|N(0, s^2)|, and resamples, which add noise once more, show sqrt 2 - 1 of
+    it; when they are large both vanish. So the lower end is corrected by the largest bias there can be, the upper
+    end by none.
+    In simulations of 400 and 1,200 rows it holds a true ECE of 0 nine times in ten and of 0.02 or 0.08 at least
+    as often as it should; percentiles never hold a true ECE of 0.
     """
+    estimate: float | None = None
+    """The value to report, when it is not what ``of`` gives: a debiased error has the interval of its plug-in."""
 
 
 def bootstrap(
@@ -114,9 +125,11 @@ def _figure(name: str, value: float, resampled: FloatArray, measure: Measure, da
         raise CannotMeasure(f"{name} is not defined on {data} ({measure.n} rows)")
     tail = (1.0 - LEVEL) / 2.0
     low, high = (float(q) for q in np.quantile(known, [tail, 1.0 - tail]))
-    if measure.interval == "basic":
-        low, high = max(0.0, 2.0 * value - high), max(value, 2.0 * value - low)
-    elif measure.interval == "centred":
-        centre = float(known.mean())
+    centre = float(known.mean())
+    if measure.interval == "centred":
         low, high = value + centre - high, value + centre - low
-    return Figure(value, low, high, measure.n, data)
+    elif measure.interval == "plug_in":
+        bias, reach = max(0.0, centre - value), max(high - centre, centre - low)
+        low, high = max(0.0, value - BIAS_AT_ZERO * bias - reach), value + reach
+    reported = value if measure.estimate is None else measure.estimate
+    return Figure(reported, min(low, reported), max(high, reported), measure.n, data)

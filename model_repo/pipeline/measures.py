@@ -22,6 +22,8 @@ from model_repo.contract.outputs import BoolArray, FloatArray, IntArray, ModelOu
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.truth import Truth, check_rows, truth_of
 
+Error = Callable[[BinCounts], FloatArray]
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -93,7 +95,7 @@ def _intent_measures(judged: Judged, rows: IntArray) -> dict[str, Measure]:
         "exact_match": _on(rows, lambda w: metrics.exact_match(part.is_accepted, targets, w)),
         "brier": _on(rows, lambda w: metrics.brier(probabilities, shares, w)),
         "nll": _on(rows, lambda w: metrics.nll(probabilities, shares, w)),
-        "class_wise_ece": _on(rows, lambda w: calibration_error.class_wise_ece(probabilities, shares, w), "basic"),
+        "class_wise_ece": _on(rows, lambda w: calibration_error.class_wise_ece(probabilities, shares, w), "plug_in"),
     }
     found |= _calibration_measures(probabilities.max(axis=-1), is_correct, rows)
     several = np.flatnonzero(targets.sum(axis=-1) > 1)
@@ -146,13 +148,15 @@ def _calibration_measures(confidence: FloatArray, is_correct: BoolArray, rows: I
     confidence = np.minimum(confidence, 1.0)
     even, massed = calibration_error.equal_width_edges(), calibration_error.equal_mass_edges(confidence)
 
-    def measure(error: Callable[[BinCounts], FloatArray], edges: FloatArray, interval: Interval) -> Measure:
-        return _on(rows, lambda w: error(bin_counts(confidence, is_correct, edges, w)), interval)
+    def measure(error: Error, edges: FloatArray, interval: Interval, debiased: Error | None = None) -> Measure:
+        estimate = None if debiased is None else float(debiased(bin_counts(confidence, is_correct, edges)))
+        return _on(rows, lambda w: error(bin_counts(confidence, is_correct, edges, w)), interval, estimate)
 
+    plug_in = calibration_error.expected_calibration_error
     return {
-        "ece": measure(calibration_error.expected_calibration_error, even, "basic"),
-        "ece_equal_mass": measure(calibration_error.expected_calibration_error, massed, "basic"),
-        "ece_debiased": measure(calibration_error.debiased_ece, even, "centred"),
+        "ece": measure(plug_in, even, "plug_in"),
+        "ece_equal_mass": measure(plug_in, massed, "plug_in"),
+        "ece_debiased": measure(plug_in, even, "plug_in", calibration_error.debiased_ece),
         "squared_error_debiased": measure(calibration_error.debiased_squared_error, massed, "centred"),
     }
 
@@ -171,6 +175,11 @@ def _share(name: str, is_hit: BoolArray, counts: BoolArray) -> dict[str, Measure
     return {name: _on(rows, lambda w: metrics.mean(is_hit[rows], w))} if len(rows) else {}
 
 
-def _on(rows: IntArray, of: Callable[[FloatArray], FloatArray], interval: Interval = "percentile") -> Measure:
+def _on(
+    rows: IntArray,
+    of: Callable[[FloatArray], FloatArray],
+    interval: Interval = "percentile",
+    estimate: float | None = None,
+) -> Measure:
     """A measure of some of the rows: its weights are theirs."""
-    return Measure(lambda weights: of(weights[..., rows]), len(rows), interval)
+    return Measure(lambda weights: of(weights[..., rows]), len(rows), interval, estimate)

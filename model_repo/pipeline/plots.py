@@ -98,7 +98,7 @@ def ood_scores(energies: FloatArray, is_ood: BoolArray, cut: float, data: str, f
     """Histograms of the energy, in-scope and ood, each as a share of its own kind, with the cut."""
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
-    edges = np.linspace(min(energies.min(), cut), max(energies.max(), cut), 41)
+    edges = np.linspace(min(energies.min(), cut), max(energies.max(), cut), 41).tolist()
     for values, name, color in ((energies[~is_ood], "in-scope", ACCENT), (energies[is_ood], OOD, SECOND)):
         weights = np.full(len(values), 1.0 / len(values))
         axes.hist(values, edges, weights=weights, color=color, alpha=0.55, label=f"{name}, n = {len(values):,}")
