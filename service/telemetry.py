@@ -97,7 +97,7 @@ class Telemetry:
         )
         self._model = Gauge(
             "router_model_info",
-            "1 for what serves now.",
+            "1 for what serves now, 0 for what served before.",
             ("version", "policy", "backend", "precision"),
             multiprocess_mode="livemax",
             registry=registry,
@@ -114,6 +114,7 @@ class Telemetry:
         """Looking a child up by its labels takes a lock; the hot path keeps its own."""
         self._stage = {stage: self._stage_seconds.labels(stage) for stage in STAGES}
         self._verdict = {verdict: self._decisions.labels(verdict) for verdict in ("single", "multi", "ood")}
+        self._serving: tuple[str, str, str, str] | None = None
         self._by_answer: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def record_request(self, endpoint: str, status: int, total_s: float) -> None:
@@ -184,9 +185,11 @@ class Telemetry:
         self._labels.labels(source).inc()
 
     def record_model(self, version: str, policy: str, backend: str, precision: str) -> None:
-        """What serves from now on; forgets what served before."""
-        self._model.clear()
-        self._model.labels(version, policy, backend, precision).set(1)
+        """What serves from now on; what served before goes to 0."""
+        if self._serving is not None:
+            self._model.labels(*self._serving).set(0)
+        self._serving = version, policy, backend, precision
+        self._model.labels(*self._serving).set(1)
 
     def record_swap(self, outcome: str) -> None:
         """The deployment changed: ``version`` or ``policy`` was taken over, or it was ``refused``."""

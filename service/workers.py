@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,19 +32,17 @@ def run(settings: Settings, backend_factory: BackendFactory | None = None) -> in
         return _run_workers(settings, backend_factory)
 
 
-def serve(
-    settings: Settings, backend_factory: BackendFactory | None, listener: socket.socket | None = None
-) -> int:
+def serve(settings: Settings, backend_factory: BackendFactory | None, listener: socket.socket | None = None) -> int:
     """One worker; on ``listener`` when several share it."""
     # Imported in the worker, since this loads the engine's libraries and makes the metrics.
     from service.app import build
     from service.server import NoticeServer, server_config
 
-    # uvicorn raises the signal once more after it has stopped; by then there is nothing left to end.
-    signal.signal(signal.SIGTERM, _ignore)
-    app, service = build(settings, backend_factory)
-    server = NoticeServer(server_config(app, settings), service, settings.shutdown_notice_seconds)
+    # For the time before uvicorn takes the signal over; it raises it once more after it has stopped.
+    signal.signal(signal.SIGTERM, _end)
     try:
+        app, service = build(settings, backend_factory)
+        server = NoticeServer(server_config(app, settings), service, settings.shutdown_notice_seconds)
         server.run(sockets=[listener] if listener else None)
     except KeyboardInterrupt:
         return 0
@@ -56,7 +55,9 @@ def _run_workers(settings: Settings, backend_factory: BackendFactory | None) -> 
     """All workers end when one of them does: a service that limps is worse than one that is started again."""
     listener = socket.create_server((settings.host, settings.port), backlog=2048)
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=(settings, backend_factory, listener)) for _ in range(settings.workers)]
+    workers = [
+        context.Process(target=_work, args=(settings, backend_factory, listener)) for _ in range(settings.workers)
+    ]
     for worker in workers:
         worker.start()
     told = _forward_signals(workers)
@@ -70,7 +71,16 @@ def _run_workers(settings: Settings, backend_factory: BackendFactory | None) -> 
 
 def _work(settings: Settings, backend_factory: BackendFactory | None, listener: socket.socket) -> None:
     start_logging(settings.log_level)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     raise SystemExit(serve(settings, backend_factory, listener))
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed must not hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _forward_signals(workers: Sequence[BaseProcess]) -> list[int]:
@@ -87,5 +97,5 @@ def _forward_signals(workers: Sequence[BaseProcess]) -> list[int]:
     return told
 
 
-def _ignore(*_: object) -> None:
-    """Do nothing; unlike SIG_IGN, a handler is replaced while uvicorn runs and put back after it."""
+def _end(*_: object) -> None:
+    raise SystemExit(0)
