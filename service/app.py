@@ -32,7 +32,8 @@ class Service:
     def __init__(self, watcher: ModelWatcher, event_log: EventLog, telemetry: Telemetry, settings: Settings) -> None:
         self.is_shutting_down = False
         """Set when the end is near: readiness goes false while requests are still answered."""
-        self._watcher = watcher
+        self.watcher = watcher
+        """Looks at the deployment by itself; may be told to look now."""
         self._event_log = event_log
         self._telemetry = telemetry
         self._settings = settings
@@ -40,8 +41,8 @@ class Service:
 
     async def start(self) -> None:
         """Serve the deployed version, then follow the deployment and keep the log in bounds."""
-        await self._watcher.start()
-        self._spawn(self._watcher.watch(self._settings.model_poll_seconds), "model watcher")
+        await self.watcher.start()
+        self._spawn(self.watcher.watch(self._settings.model_poll_seconds), "model watcher")
         self._spawn(self._maintain_log(), "event log maintenance")
 
     async def stop(self) -> None:
@@ -50,7 +51,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._watcher.stop()
+        await self.watcher.stop()
         await asyncio.to_thread(self._event_log.close)
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:

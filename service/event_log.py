@@ -90,14 +90,22 @@ class SqliteEventLog:
     """One file in WAL mode; several processes may write to it."""
 
     def __init__(
-        self, path: Path, retention: Retention, *, backlog: int, lock_wait_ms: int, record: RecordEvents
+        self,
+        path: Path,
+        retention: Retention,
+        *,
+        backlog: int,
+        lock_wait_ms: int,
+        record: RecordEvents,
+        retry_s: float = RETRY_S,
     ) -> None:
-        """A file that cannot be opened now is tried again with every write."""
+        """A file that cannot be opened now is tried again later, like one that cannot be written."""
         self._path = path
         self._retention = retention
         self._most_waiting = backlog
         self._lock_wait_ms = lock_wait_ms
         self._record = record
+        self._retry_s = retry_s
         self._lock = threading.Lock()
         """Held for one short transaction at a time, by micro-batches, labels and maintenance alike."""
         self._connection: sqlite3.Connection | None = None
@@ -208,7 +216,7 @@ class SqliteEventLog:
         if not self._is_failing:
             log.error("the event log cannot be written: %s", error, extra={"path": str(self._path)})
         self._is_failing = True
-        self._retry_at = time.monotonic() + RETRY_S
+        self._retry_at = time.monotonic() + self._retry_s
         self._disconnect()
 
     def _recover(self) -> None:

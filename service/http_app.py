@@ -160,7 +160,7 @@ class HttpApp:
     def _check_key(self, key: bytes | None) -> None:
         # Digests have one length, and every key is compared: the time taken tells nothing about any of them.
         given = hashlib.sha256(key or b"").digest()
-        if not any([hmac.compare_digest(given, known) for known in self._key_digests]):
+        if sum(hmac.compare_digest(given, known) for known in self._key_digests) == 0:
             raise Unauthorized("send a valid key in the header X-API-Key")
 
     async def _read(self, receive: Receive, limit: int, declared: bytes | None) -> bytes:

@@ -1,6 +1,6 @@
 """The OpenAPI document, from the models of ``schemas`` and the table of ``errors``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -70,18 +70,20 @@ _LABEL = {"request_id": "c0ffee-17", "intents": ["order_tracking"], "source": "a
 _EVENT_LOG = {"status": "ok", "lost": 0, "waiting": 0}
 
 
-def openapi_document() -> dict[str, Any]:
-    """The whole document, OpenAPI 3.1."""
+def openapi_document(intents: Sequence[str] = ()) -> dict[str, Any]:
+    """The whole document, OpenAPI 3.1; ``intents`` are those of the served version, which labels may name."""
     _, definitions = models_json_schema(
         [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
+    if intents:
+        definitions["$defs"]["FeedbackRequest"]["properties"]["intents"]["items"]["enum"] = list(intents)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "MangaAssist router",
             "version": "1",
-            "description": "Decides what a customer wants: intents with calibrated probabilities, or out of distribution. "
-            "The intents are those of the served version; GET /model names them.",
+            "description": "Decides what a customer wants: intents with calibrated probabilities, or out of "
+            "distribution. The intents are those of the served version; GET /model names them.",
         },
         "paths": {
             "/route": {

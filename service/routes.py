@@ -22,7 +22,6 @@ class Routes:
         self._event_log = event_log
         self._lifetime = lifetime
         self._telemetry = telemetry
-        self._openapi = orjson.dumps(openapi_document())
 
     def endpoints(self, settings: Settings) -> Mapping[tuple[str, str], Endpoint]:
         """By method and path."""
@@ -83,4 +82,5 @@ class Routes:
 
     async def openapi(self, _: bytes) -> Reply:
         """``GET /openapi.json``."""
-        return Reply(200, self._openapi)
+        serving = self._engine.serving
+        return Reply(200, orjson.dumps(openapi_document(serving.taxonomy.intents if serving else ())))

@@ -102,21 +102,30 @@ class BatchRequest(Strict):
 class FeedbackRequest(Strict):
     """What turned out to be right: either ``intents``, or ``ood: true``."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["intents"], "properties": {"ood": {"const": False}}},
+                {"required": ["ood"], "properties": {"ood": {"const": True}}, "not": {"required": ["intents"]}},
+            ]
+        }
+    )
+
     request_id: RequestId
-    intents: Annotated[list[str], Field(min_length=1, max_length=LABEL_INTENTS)] | None = None
-    ood: bool | None = Field(default=None, description="True when no intent fits; then leave ``intents`` out.")
+    intents: Annotated[list[str], Field(min_length=1, max_length=LABEL_INTENTS)] = []
+    ood: bool = Field(default=False, description="True when no intent fits; then leave ``intents`` out.")
     source: Literal["agent", "customer", "rule", "review"]
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        if bool(self.intents) == bool(self.ood):
+        if bool(self.intents) == self.ood:
             raise PydanticCustomError("one_of_two", "must hold either intents or ood: true")
         return self
 
     def to_label(self) -> LabelEvent:
         """The label as the log keeps it; an intent named twice counts once."""
         try:
-            return LabelEvent(self.request_id, tuple(dict.fromkeys(self.intents or ())), bool(self.ood), self.source)
+            return LabelEvent(self.request_id, tuple(dict.fromkeys(self.intents)), self.ood, self.source)
         except BadEvent as wrong:
             raise InvalidField((FieldFault("body", str(wrong)),)) from wrong
 

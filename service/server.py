@@ -1,8 +1,7 @@
-"""uvicorn with two additions: a client that leaves is noticed at once, and SIGTERM gives notice before it ends things."""
+"""uvicorn with two additions: a client that leaves is noticed at once, and SIGTERM gives notice before the end."""
 
 import asyncio
 import signal
-from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
@@ -27,8 +26,8 @@ class Connection(HttpToolsProtocol):
         was_waiting = self.cycle is not None and not self.cycle.response_complete
         super().connection_lost(exc)
         if was_waiting:
-            depart: Callable[[], None] | None = self.cycle.scope.get(DEPARTURE)  # type: ignore[typeddict-item]
-            if depart is not None:
+            depart = self.cycle.scope.get(DEPARTURE)
+            if callable(depart):
                 depart()
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_repo.contract.engine import TOKENIZER_FILE
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
 from model_repo.store import LoadedVersion
 from service.answers import Answer, Answering, EventContent, Utterance
-from service.backends.artefact import TOKENIZER_FILE
 from service.backends.protocol import Backend
 from service.batch_policy import BatchLimits
 from service.batcher import Batcher

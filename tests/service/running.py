@@ -1,6 +1,5 @@
 """A model repository with tiny versions, and the service over it: in this process, or in one of its own."""
 
-import asyncio
 import http.client
 import json
 import os
@@ -92,7 +91,7 @@ async def running(folder: Path, backend: FakeBackend | None = None, **changes: A
     backend = backend or FakeBackend()
     app, service = build(test_settings(folder, **changes), lambda *_: backend)
     await service.start()
-    transport = httpx.ASGITransport(app, raise_app_exceptions=True)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
             yield Running(client, app, service, backend, folder)
@@ -142,7 +141,11 @@ def process_running(folder: Path, **settings: str) -> Iterator[Process]:
     }
     with (folder / "service.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.service.fake_process"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "tests.service.fake_process"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
         )
     try:
         _await_ready(process, port, folder / "service.log")
@@ -176,5 +179,3 @@ def _ends_within(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-

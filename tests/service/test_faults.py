@@ -115,16 +115,16 @@ def test_several_workers_share_the_port_the_log_and_the_metrics(tmp_path: Path) 
 
 def test_a_full_disk_does_not_stop_answers_and_losses_are_counted(tmp_path: Path) -> None:
     """The file may not grow beyond a limit, as on a full disk."""
-    with process_running(tmp_path, TEST_FILE_LIMIT_BYTES="200000", ROUTER_EVENT_BACKLOG="10") as service:
-        with contextlib.closing(service.connect()) as connection:
-            for number in range(300):
-                status, _ = post(connection, "/route", {"text": "hello", "request_id": str(number)})
-                assert status == 200
-            connection.request("GET", "/health/ready")
-            response = connection.getresponse()
-            state = json.loads(response.read())
-            connection.request("GET", "/metrics")
-            metrics = connection.getresponse().read().decode()
+    limits = {"TEST_FILE_LIMIT_BYTES": "200000", "ROUTER_EVENT_BACKLOG": "10"}
+    with process_running(tmp_path, **limits) as service, contextlib.closing(service.connect()) as connection:
+        for number in range(300):
+            status, _ = post(connection, "/route", {"text": "hello", "request_id": str(number)})
+            assert status == 200
+        connection.request("GET", "/health/ready")
+        response = connection.getresponse()
+        state = json.loads(response.read())
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
     assert response.status == 200
     assert state["event_log"]["status"] == "failing"
     stored = len(logged(tmp_path / "events.sqlite"))
