@@ -27,7 +27,8 @@ def draw(judged: Judged, policy: Policy, data: str, rng: np.random.Generator, ou
     decisions, truth = judged.decisions, judged.truth
     files = [out / "confusion.png"]
     decided = np.where(decisions.is_ood, len(judged.intents), decisions.top)
-    confusion_matrix(truth.main, decided, [*judged.intents, OOD], data, files[0])
+    is_right = top_in_set(decisions.top, truth.targets) & ~decisions.is_ood
+    confusion_matrix(np.where(is_right, decisions.top, truth.main), decided, [*judged.intents, OOD], data, files[0])
     in_scope = ~truth.is_ood
     if in_scope.any():
         is_correct = top_in_set(decisions.top[in_scope], truth.targets[in_scope])
@@ -65,7 +66,7 @@ def reliability_diagram(
     top.errorbar(centre, accuracy, yerr=spread, fmt="o-", color=ACCENT, capsize=3, label="observed, 95% band")
     top.set(ylabel="top intent is one of those carried", xlim=(0, 1), ylim=(0, 1.02))
     top.set_title(f"{data}: ECE {float(expected_calibration_error(bins)):.4f}, n = {len(confidence):,}", fontsize=10)
-    top.legend(frameon=False, loc="upper left", fontsize=9)
+    top.legend(frameon=False, loc="lower right", fontsize=9)
     bottom.bar(edges[:-1], bins.count, width=np.diff(edges), align="edge", color=PALE, edgecolor="white")
     for b in occupied:
         middle = float(edges[b] + edges[b + 1]) / 2.0
@@ -75,7 +76,11 @@ def reliability_diagram(
 
 
 def confusion_matrix(true: IntArray, decided: IntArray, labels: Sequence[str], data: str, file: Path) -> None:
-    """True main label by decided top label, ood last: counts written, shade by share of the row."""
+    """
+    True label by decided top label, ood last: counts written, shade by share of the row.
+
+    Of several true intents it is the decided one when that is among them, or else the main one.
+    """
     n = len(labels)
     counts = np.bincount(true * n + decided, minlength=n * n).reshape(n, n)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -84,7 +89,11 @@ def confusion_matrix(true: IntArray, decided: IntArray, labels: Sequence[str], d
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="decided", ylabel="true main label", title=f"{data}, n = {len(true):,}")
+    axes.set(
+        xlabel="decided",
+        ylabel="true label (of several: the decided one, else the main)",
+        title=f"{data}, n = {len(true):,}",
+    )
     if is_named:
         axes.set_xticks(range(n), labels, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(range(n), labels, fontsize=8)
