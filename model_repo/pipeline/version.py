@@ -25,11 +25,15 @@ from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.export import ExportReport, export, read_artefact_spec, run_artefact
 from model_repo.pipeline.model_card import DataSource, Purpose, model_card
 from model_repo.pipeline.settings import PRESETS
+from model_repo.pipeline.sources import read_sources
 from model_repo.pipeline.train import save_outputs
 from model_repo.store import Store, sha256_of
 
 PINNED = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
 CARD = "model_card.md"
+OWN_LICENCE = "free for any purpose"
+OWN_ORIGINS = {"manga_authored": "authored", "generator": "synthetic"}
+"""Who wrote the text that lives in this repository."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,36 @@ def _write_card(
     manifest: Manifest, report: Mapping[str, Any], data: Path, out: Path, settings: VersionSettings
 ) -> None:
     purpose = tomllib.loads((PRESETS / "purpose.toml").read_text(encoding="utf-8"))
-    sources = json.loads((data / "data_report.json").read_text(encoding="utf-8"))["sources"]
     card = model_card(
         manifest,
         report,
-        [DataSource(**source) for source in sources],
+        card_sources(json.loads((data / "data_report.json").read_text(encoding="utf-8"))),
         Purpose(**{k: tuple(v) if isinstance(v, list) else v for k, v in purpose.items()}),
         settings.commands,
         sorted(p.name for p in out.glob("*.png")),
     )
     (out / CARD).write_text(card, encoding="utf-8")
+
+
+def card_sources(data_report: Mapping[str, Any]) -> list[DataSource]:
+    """Every source of each split with its licence and row count, from the data stage's report."""
+    known = read_sources()
+    uses = {"train": "train", "validation": "choosing and calibrating", "test": "test"}
+    rows = []
+    for part, use in uses.items():
+        for name, count in data_report["splits"][part]["by_source"].items():
+            public = known.get(name)
+            rows.append(
+                DataSource(
+                    name=name,
+                    licence=public.licence if public else OWN_LICENCE,
+                    origin=public.origin if public else OWN_ORIGINS[name],
+                    url=public.repository if public else "this repository",
+                    rows=count,
+                    use=use,
+                )
+            )
+    return rows
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -1,0 +1,52 @@
+"""
+The offline pipeline: from labelled text to a version that serves. Torch lives here and nowhere else.
+
+In reading order:
+
+- ``run``: every stage, one after the other
+- ``settings``: presets, read from TOML
+
+Data, without torch:
+
+- ``data``: the labelled set of a version
+- ``mixture``: what is put around the authored messages
+- ``sources``: the public sets, their licences, our reading of their labels
+- ``adapt``: neighbouring shops' text made usable here
+- ``generator``: messages of our own, composed by a grammar
+- ``grammar``: the grammar's files
+- ``typing_noise``: how people mistype
+- ``corrections``: labels set right, in the training split only
+- ``splits``: near-duplicate groups, and a split that none straddles
+- ``data_card``: what there is to say about the set
+
+Training:
+
+- ``train``: one network from one seed
+- ``base_model``: the checkpoint it starts from
+- ``vocabulary``: Japanese word pieces for an English vocabulary
+- ``network``: encoder and heads
+- ``dataset``: utterances on disk and as tensors
+- ``losses``: what is minimised
+
+Judging:
+
+- ``calibrate``: the numbers of a policy, and the reference profile
+- ``thresholds``: the threshold of each intent
+- ``truth``: labels as arrays
+- ``measures``: everything measured of a version's decisions
+- ``evaluate``: the report, each figure with its interval
+- ``plots``: reliability, confusion, ood scores
+- ``model_card``: the card of a version
+
+Serving form:
+
+- ``packed``: the graph without padding
+- ``export``: checkpoint to artefact, with parity
+- ``measure_engines``: speed and decisions of the engines that could serve it
+- ``version``: a version put together and taken into the repository
+
+Public sets:
+
+- ``benchmark``: the same pipeline on other people's labels
+- ``public_sets``: those sets as train, validation and test
+"""
