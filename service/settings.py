@@ -32,7 +32,7 @@ class Settings(BaseModel):
     model_poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """How often the deployment is looked at. Lower notices a promotion sooner; one small file is read each time."""
     inference_threads: Annotated[int, Field(ge=0, le=64)] = 0
-    """Threads that run micro-batches, one core each; 0 lets the engine choose from the cores there are."""
+    """Threads that run micro-batches, one core each; 0 takes one for each core, at most four."""
     engine: Literal["auto", "onnxruntime", "openvino"] = "auto"
     """Inference engine; auto takes the faster one for this CPU. Naming one takes that one or does not start."""
     batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = 96
@@ -53,7 +53,7 @@ class Settings(BaseModel):
     """Utterances of one ``/route/batch`` that wait at once. Higher finishes a batch sooner and delays single ones."""
     body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 64 * 1024
     """Largest body of ``/route`` and ``/feedback``; 2,000 characters in JSON take 24 KB at most."""
-    batch_body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    batch_body_limit_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 2 * 1024 * 1024
     """Largest body of ``/route/batch``."""
     body_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
     """A body that arrives in pieces must be complete by then."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,31 +129,46 @@ def process_running(folder: Path, **settings: str) -> Iterator[Process]:
     """``tests.service.fake_process`` until the block ends; ready when the block begins."""
     if not (folder / "repo").exists():
         make_repository(folder / "repo")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     environment = {
         **os.environ,
-        "ROUTER_PORT": str(port),
+        "ROUTER_PORT": str(free_port()),
         "ROUTER_MODEL_REPO": str(folder / "repo"),
         "ROUTER_EVENT_LOG_PATH": str(folder / "events.sqlite"),
         **settings,
     }
-    with (folder / "service.log").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.service.fake_process"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-        )
+    command = [sys.executable, "-m", "tests.service.fake_process"]
+    with started(command, environment, folder, cwd=ROOT) as process:
+        yield Process(process, int(environment["ROUTER_PORT"]), folder)
+
+
+@contextmanager
+def started(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, cwd: Path | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A service process, ready when the block begins; its output goes to ``folder``. Raises AssertionError with it."""
+    log = folder / "service.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=cwd or folder, env=environment, stdout=output, stderr=output)
     try:
-        _await_ready(process, port, folder / "service.log")
-        yield Process(process, port, folder)
+        _await_ready(process, int(environment["ROUTER_PORT"]), log)
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def signal_and_wait(process: "subprocess.Popen[bytes]") -> int:
+    """SIGTERM, then the exit status."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(timeout=60)
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _await_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
@@ -165,8 +180,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> No
                 return
         except ConnectionError:
             # Not listening yet: ask again in a moment.
-            process_ended = _ends_within(process, 0.05)
-            if process_ended:
+            if _ends_within(process, 0.05):
                 break
         finally:
             connection.close()
