@@ -162,7 +162,7 @@ class Store:
         digest = sha256_of(self._policy_file(version, policy_revision))
         with self._lock():
             file = self.root / DEPLOYMENT
-            before = _read_json(file) if file.exists() else {"number": 0, "history": []}
+            before: Mapping[str, Any] = _read_json(file) if file.exists() else {"number": 0, "history": []}
             deployment = Deployment(
                 number=int(before["number"]) + 1,
                 champion=Alias(version, policy_revision, digest),

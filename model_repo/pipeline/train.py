@@ -28,7 +28,7 @@ from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.base_model import load_base
 from model_repo.pipeline.dataset import TensorDataset, length_sorted_batches, read_utterances, to_tensors
-from model_repo.pipeline.losses import total_loss
+from model_repo.pipeline.losses import concentrate, total_loss
 from model_repo.pipeline.network import RouterNetwork, save_checkpoint
 from model_repo.pipeline.settings import Preset, TrainSettings
 from model_repo.pipeline.vocabulary import add_word_pieces
@@ -128,7 +128,10 @@ def _fit(
         for rows in tqdm(batches, total=steps_per_epoch, desc=f"epoch {epoch + 1}/{settings.epochs}", mininterval=5):
             batch = tensors.batch(rows)
             logits, age_logits, _ = network(batch.input_ids, batch.attention_mask)
-            loss = total_loss(logits, age_logits, batch.targets, batch.is_ood, batch.age, preset.loss)
+            targets = batch.targets
+            if epoch > 0 and preset.loss.choice_share:
+                targets = concentrate(targets, logits, preset.loss.choice_share)
+            loss = total_loss(logits, age_logits, targets, batch.is_ood, batch.age, preset.loss)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()

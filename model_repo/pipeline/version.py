@@ -124,7 +124,7 @@ def _write_card(
         manifest,
         report,
         card_sources(json.loads((data / "data_report.json").read_text(encoding="utf-8"))),
-        Purpose(**{k: tuple(v) if isinstance(v, list) else v for k, v in purpose.items()}),
+        Purpose(**{**purpose, "limits": tuple(purpose["limits"]), "ethics": tuple(purpose["ethics"])}),
         settings.commands,
         sorted(p.name for p in out.glob("*.png")),
     )

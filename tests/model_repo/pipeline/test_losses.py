@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from model_repo.pipeline.losses import LossWeights, energy_loss, focal_loss, total_loss
+from model_repo.pipeline.losses import LossWeights, concentrate, energy_loss, focal_loss, total_loss
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
@@ -32,7 +32,7 @@ def test_energy_loss_pulls_ood_below_the_margin_and_the_rest_above() -> None:
 
 def test_unknown_age_and_ood_targets_do_not_count() -> None:
     """Changing what must be ignored changes nothing."""
-    weights = LossWeights(focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0)
+    weights = LossWeights(focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0)
     logits, is_ood = torch.tensor([[1.0, 0.0], [0.3, 2.0]]), torch.tensor([False, True])
     age = torch.tensor([1.0, float("nan")])
     targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
@@ -41,3 +41,12 @@ def test_unknown_age_and_ood_targets_do_not_count() -> None:
     second = total_loss(logits, torch.tensor([0.2, -5.0]), other, is_ood, age, weights)
     assert torch.isfinite(first)
     assert torch.equal(first, second)
+
+
+def test_concentrated_targets_still_sum_to_one_and_leave_single_intents_alone() -> None:
+    """Two and three carried intents, one, and none."""
+    targets = torch.tensor([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 1.0, 2.0], [5.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    got = concentrate(targets, logits, 0.8)
+    expected = torch.tensor([[0.8, 0.2, 0.0], [0.1, 0.1, 0.8], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.allclose(got, expected)

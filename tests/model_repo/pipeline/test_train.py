@@ -38,7 +38,7 @@ def _preset(tmp_path: Path) -> Preset:
         dropout=0.1,
         japanese_word_pieces=False,
     )
-    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3))
+    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85))
 
 
 def test_network_learns_and_writes_what_later_stages_read(data: Path, preset: Preset, tmp_path: Path) -> None:
