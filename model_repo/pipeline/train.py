@@ -111,19 +111,18 @@ def _fit(
     settings = preset.train
     optimizer = _optimizer(network, settings)
     steps_per_epoch = math.ceil(len(tensors) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: slanted_triangular(step, steps_per_epoch * settings.epochs, settings.warmup)
-    )
     history = _resume(out / STATE, network, optimizer)
-    for _ in range(len(history) * steps_per_epoch):
-        schedule.step()
+    done, total = len(history) * steps_per_epoch, settings.epochs * steps_per_epoch
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: slanted_triangular(done + step, total, settings.warmup)
+    )
     lengths = [len(ids) for ids in tensors.token_ids]
     for epoch in range(len(history), until):
         # Seeded by epoch, so that a resumed run goes on exactly as an uninterrupted one.
         torch.manual_seed(seed * 1000 + epoch)
         rng = np.random.default_rng([seed, epoch])
         network.train()
-        total, started = 0.0, time.monotonic()
+        summed, started = 0.0, time.monotonic()
         batches = length_sorted_batches(lengths, settings.batch_size, rng)
         for rows in tqdm(batches, total=steps_per_epoch, desc=f"epoch {epoch + 1}/{settings.epochs}", mininterval=5):
             batch = tensors.batch(rows)
@@ -137,10 +136,10 @@ def _fit(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            total += float(loss.detach()) * len(rows)
+            summed += float(loss.detach()) * len(rows)
         figures = {
             "epoch": epoch + 1,
-            "loss": round(total / len(tensors), 4),
+            "loss": round(summed / len(tensors), 4),
             "seconds": round(time.monotonic() - started, 1),
             **quick_figures(predict(network, validation), labelled, taxonomy),
         }
