@@ -5,9 +5,10 @@ Writes model.onnx (the packed graph), tokenizer.json (no padding, cut at the lim
 back and compares decisions with the trained network. The same file serves ONNX Runtime and OpenVINO.
 """
 
+import itertools
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -116,11 +117,14 @@ def write_graph(network: RouterNetwork, spec: EngineSpec, file: Path) -> None:
 
 def store_in_half_precision(file: Path) -> None:
     """
-    Store the large weights as fp16 with a Cast to fp32 behind each: half the file, the same fp32 arithmetic.
+    Store the large weights as fp16: half the file, the same fp32 arithmetic. Raises ValueError beyond the fp16 range.
 
-    Engines fold the casts when they load. Raises ValueError for a weight beyond the fp16 range.
+    A weight is cast to fp32 where it is used, which engines do once, when they load. Of an embedding table the looked
+    up rows are cast instead, so that the table (half of the weights) stays small in memory too.
     """
     model = onnx.load(file)
+    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+    halved = set()
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < HALF_PRECISION_ABOVE:
@@ -129,12 +133,30 @@ def store_in_half_precision(file: Path) -> None:
         if np.abs(weight).max() > np.finfo(np.float16).max:
             raise ValueError(f"weight {name} reaches {np.abs(weight).max()}, beyond half precision")
         tensor.CopyFrom(numpy_helper.from_array(weight.astype(np.float16), name + ".half"))
-        casts.append(onnx.helper.make_node("Cast", [name + ".half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
+        halved.add(name)
+        if name not in tables:
+            casts.append(_cast(name + ".half", name))
+    nodes = [*casts, *_with_cast_lookups(model.graph.node, tables & halved)]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     onnx.save(model, file)
+
+
+def _with_cast_lookups(nodes: Iterable[onnx.NodeProto], tables: set[str]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        if node.op_type == "Gather" and node.input[0] in tables:
+            rows_name = node.output[0]
+            node.input[0] += ".half"
+            node.output[0] += ".half"
+            yield node
+            yield _cast(node.output[0], rows_name)
+        else:
+            yield node
+
+
+def _cast(source: str, target: str) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], to=onnx.TensorProto.FLOAT)
 
 
 def write_tokenizer(source: Path, max_tokens: int, file: Path) -> Tokenizer:
@@ -152,8 +174,16 @@ def read_artefact_spec(folder: Path) -> EngineSpec:
 
 
 def run_network(network: RouterNetwork, utterances: Utterances) -> ModelOutputs:
-    """The trained network one utterance at a time: the reference that nothing padded or packed has touched."""
-    return _collect(utterances, lambda one: _run_one(network, one))
+    """The trained network on utterances of one length at a time: the reference, with nothing padded or packed."""
+    by_length = sorted(range(len(utterances)), key=lambda index: len(utterances[index]))
+    parts = []
+    for _, group in itertools.groupby(by_length, key=lambda index: len(utterances[index])):
+        ids = torch.tensor([list(utterances[index]) for index in group])
+        with torch.inference_mode():
+            outputs = network(ids, torch.ones_like(ids))
+        parts.append(ModelOutputs(*(output.numpy() for output in outputs)))
+    together, order = concatenate(parts), np.argsort(by_length)
+    return ModelOutputs(together.logits[order], together.age_logits[order], together.embeddings[order])
 
 
 def run_artefact(folder: Path, spec: EngineSpec, utterances: Utterances) -> ModelOutputs:
@@ -184,14 +214,3 @@ def compare(trained: ModelOutputs, served: ModelOutputs, policy: Policy, model_f
         model_mib=model_file.stat().st_size / 2**20,
         precision="fp32",
     )
-
-
-def _collect(utterances: Utterances, run: Callable[[Sequence[int]], ModelOutputs]) -> ModelOutputs:
-    return concatenate([run(utterance) for utterance in utterances])
-
-
-def _run_one(network: RouterNetwork, utterance: Sequence[int]) -> ModelOutputs:
-    ids = torch.tensor([list(utterance)])
-    with torch.inference_mode():
-        logits, age_logits, embeddings = network(ids, torch.ones_like(ids))
-    return ModelOutputs(logits.numpy(), age_logits.numpy(), embeddings.numpy())

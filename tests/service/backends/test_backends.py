@@ -15,12 +15,12 @@ from model_repo.contract.errors import BadManifest, FileMissing
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.export import run_network
 from model_repo.pipeline.network import load_checkpoint
-from service.backends.choice import open_backend, read_cpu_flags
+from service.backends.choice import has_matrix_tiles, open_backend, read_cpu_flags
 from service.backends.onnx import OnnxBackend
 from service.backends.openvino import OpenVinoBackend
 from service.backends.protocol import Backend, checked
 from service.errors import BackendFailed
-from tests.tiny_artefact import MAX_TOKENS, tiny_artefact
+from tests.tiny_artefact import tiny_artefact
 
 UTTERANCES = [[2, *range(10, 10 + length), 3] for length in (1, 5, 0, 44, 12, 3)]
 
@@ -185,14 +185,17 @@ class TestChoice:
         chosen = open_backend(tiny_artefact()[1], cpu_flags=frozenset({"avx2"}))
         assert (chosen.name, chosen.precision) == ("onnxruntime", "fp32")
 
+    @pytest.mark.skipif(has_matrix_tiles(read_cpu_flags()), reason="this CPU computes bfloat16")
     def test_precision_that_the_cpu_lacks_is_refused_not_replaced(self) -> None:
-        """Either this CPU computes in bf16, or the backend refuses; it never computes in something else unsaid."""
-        try:
-            chosen = open_backend(tiny_artefact()[1], cpu_flags=frozenset({"amx_tile", "amx_bf16"}))
-        except BackendFailed as refused:
-            assert "asked for bf16" in str(refused)
-        else:
-            assert (chosen.name, chosen.precision) == ("openvino", "bf16")
+        """Rather than computed in something else unsaid."""
+        with pytest.raises(BackendFailed, match="asked for bf16"):
+            OpenVinoBackend(tiny_artefact()[1], precision="bf16")
+
+    @pytest.mark.skipif(not has_matrix_tiles(read_cpu_flags()), reason="needs AMX")
+    def test_cpu_with_tiles_gets_openvino_in_bfloat16(self) -> None:
+        """And says so."""
+        chosen = open_backend(tiny_artefact()[1])
+        assert (chosen.name, chosen.precision) == ("openvino", "bf16")
 
     def test_flags_are_read_from_cpuinfo(self, tmp_path: Path) -> None:
         """The first processor's line; a system without the file has no flags."""
