@@ -34,13 +34,14 @@ class Admission:
     """Counts who is inside. Belongs to the event loop: no locks."""
 
     def __init__(self, limits: AdmissionLimits, record: Callable[[int, int], None]) -> None:
-        """``record`` is told the number inside and the bound, after each window."""
+        """``record`` is told the number inside and the bound: after each window, and when the last one leaves."""
         self._limits = limits
         self._record = record
         self.in_flight = 0
         self.limit = limits.most
         self._seconds: list[float] = []
         self._window_began = 0.0
+        record(0, self.limit)
 
     def enter(self, utterances: int = 1) -> None:
         """Admit utterances or raise Overloaded. Into an empty service comes a whole batch, whatever the bound."""
@@ -51,6 +52,8 @@ class Admission:
     def leave(self, utterances: int = 1) -> None:
         """Answered, failed or gone: the place is free."""
         self.in_flight -= utterances
+        if self.in_flight == 0:
+            self._record(0, self.limit)
 
     def observe(self, seconds: float, now: float) -> None:
         """An answer took this long inside. ``now`` is monotonic, in seconds."""

@@ -76,6 +76,11 @@ class Engine:
         self._telemetry.record_label(label.source)
         return await asyncio.to_thread(self._event_log.add_label, label, time.time())
 
+    @property
+    def is_ready(self) -> bool:
+        """A version is loaded, and its workers live."""
+        return self.serving is not None and self.serving.batcher.is_working
+
     def describe(self) -> dict[str, object]:
         """What serves, as ``schemas.ModelAnswer`` describes it; raises ModelNotReady."""
         serving = self._ready()

@@ -12,11 +12,16 @@ EMAIL, CARD, PHONE, ADDRESS, ORDER = "<email>", "<card>", "<phone>", "<address>"
 _TELLING = re.compile(r"[0-9０-９@＠〒]|丁目")
 """Without one of these there is nothing to find; most messages end here."""
 
+_LONG_NUMBER = re.compile(r"[0-9](?:[\s().-]{0,3}[0-9]){4}")
+"""Five digits or more, however they are grouped: without them there is no card, phone or bare order number."""
+
 _EMAIL = re.compile(r"[\w.+%-]{1,64} ?@ ?[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 
 _CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
 """13 to 19 digits in groups; a match counts as a card only when its check digit is right."""
 
+_ANNOUNCING = re.compile("order|invoice|tracking|parcel|shipment|ref|rma|case|ticket|booking|注文|番号")
+"""Quick look for one of the words of the next rule, in small letters."""
 _ANNOUNCES_NUMBER = (
     r"(?:\b(?:order|invoice|tracking|parcel|shipment|reference|ref|rma|case|ticket|booking)s?"
     r"(?:\s+(?:number|num|no\b\.?|id|code|nr\.?))?(?:\s+(?:is|was))?"
@@ -82,16 +87,21 @@ def redact(text: str) -> str:
     if _TELLING.search(text) is None:
         return text
     plain = _plain(text)
+    has_long_number = _LONG_NUMBER.search(plain) is not None
     redacted = plain
     if "@" in redacted:
         redacted = _EMAIL.sub(EMAIL, redacted)
-    redacted = _CARD.sub(_card_or_same, redacted)
-    redacted = _ORDER.sub(lambda found: found["said"] + ORDER, redacted)
-    if _TELLS_ADDRESS_JP.search(redacted):
+    if has_long_number:
+        redacted = _CARD.sub(_card_or_same, redacted)
+    if _ANNOUNCING.search(redacted.lower()):
+        redacted = _ORDER.sub(lambda found: found["said"] + ORDER, redacted)
+    if not redacted.isascii() and _TELLS_ADDRESS_JP.search(redacted):
         redacted = _ADDRESS_JP.sub(ADDRESS, redacted)
     redacted = _ADDRESS_EN.sub(ADDRESS, redacted)
-    redacted = _ORDER_SHAPE.sub(ORDER, redacted)
-    redacted = _PHONE.sub(PHONE, redacted)
+    if has_long_number or "#" in redacted:
+        redacted = _ORDER_SHAPE.sub(ORDER, redacted)
+    if has_long_number:
+        redacted = _PHONE.sub(PHONE, redacted)
     return text if redacted == plain else redacted
 
 

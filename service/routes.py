@@ -65,7 +65,7 @@ class Routes:
 
     async def ready(self, _: bytes) -> Reply:
         """``GET /health/ready``: 503 until a version serves and from SIGTERM on."""
-        status = "ready" if self._engine.serving is not None else "not_ready"
+        status = "ready" if self._engine.is_ready else "not_ready"
         if self._lifetime.is_shutting_down:
             status = "shutting_down"
         log = self._event_log.state()

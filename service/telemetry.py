@@ -114,6 +114,7 @@ class Telemetry:
         """Looking a child up by its labels takes a lock; the hot path keeps its own."""
         self._stage = {stage: self._stage_seconds.labels(stage) for stage in STAGES}
         self._verdict = {verdict: self._decisions.labels(verdict) for verdict in ("single", "multi", "ood")}
+        self._by_intent: dict[str, Counter] = {}
         self._serving: tuple[str, str, str, str] | None = None
         self._by_answer: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
@@ -160,7 +161,10 @@ class Telemetry:
         for verdict in verdicts:
             self._verdict[verdict].inc()
         for intent in intents:
-            self._intents.labels(intent).inc()
+            child = self._by_intent.get(intent)
+            if child is None:
+                child = self._by_intent[intent] = self._intents.labels(intent)
+            child.inc()
 
     def record_admission(self, in_flight: int, limit: int) -> None:
         """How full the service is."""

@@ -21,6 +21,7 @@ TAKEN_OUT = [
     ("09012345678にかけて", "<phone>にかけて"),
     ("where is order 4411?", "where is order <order>?"),
     ("order number is MA-10293 and it is late", "order number is <order> and it is late"),
+    ("TRACKING NUMBER 9911-B WHERE IS IT", "TRACKING NUMBER <order> WHERE IS IT"),
     ("still waiting on #88123", "still waiting on <order>"),
     ("it says 503-1234567-7654321", "it says <order>"),
     ("注文番号は20931です", "注文番号は<order>です"),

@@ -309,7 +309,7 @@ async def test_beyond_the_bound_requests_are_refused_at_once(tmp_path: Path) -> 
     """Those inside are answered; the others do not wait."""
     backend = FakeBackend()
     backend.open_gate.clear()
-    async with running(tmp_path, backend, max_in_flight=4) as service:
+    async with running(tmp_path, backend, min_in_flight=1, max_in_flight=4) as service:
         inside = [asyncio.create_task(service.route(f"hello {number}")) for number in range(4)]
         await asyncio.to_thread(backend.has_entered.wait, 30)
         refused = await service.route("one too many")
