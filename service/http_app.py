@@ -1,8 +1,9 @@
 """
-The ASGI application: finds the endpoint, checks what is common to all, reads the body, sends the reply.
+The FastAPI application: its router finds the endpoint; each checks what is common to all, reads the body, replies.
 
-Written on ASGI itself, since a framework's share of ``POST /route`` was larger than that of the model (docs/service.md
-has the measurement). Everything that is refused is told as an RFC 9457 problem document.
+Endpoints are plain ASGI callables on FastAPI's router and not FastAPI path functions, whose share of ``POST /route``
+was larger than that of the model (docs/service.md has the measurement). Everything that is refused is told as an
+RFC 9457 problem document.
 """
 
 import asyncio
@@ -16,6 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.errors import (
     BodyTooLarge,
@@ -83,8 +89,8 @@ class ClientDeparted(Exception):
     """The connection ended before the body was complete."""
 
 
-class HttpApp:
-    """The ASGI callable."""
+class HttpApp(FastAPI):
+    """The application; routes are those of ``endpoints``."""
 
     def __init__(
         self,
@@ -96,40 +102,56 @@ class HttpApp:
         body_timeout_s: float,
     ) -> None:
         """``endpoints`` by method and path."""
-        self._endpoints = endpoints
+        # The document is made from the same models by service.openapi, and served by an endpoint of ours.
+        super().__init__(title="MangaAssist router", openapi_url=None, redirect_slashes=False)
+        for (method, path), endpoint in endpoints.items():
+            route = Route(path, _Served(self, endpoint), methods=[method])
+            # Starlette would add HEAD, which the contract does not have.
+            route.methods = {method}
+            self.router.routes.append(route)
+        self.add_exception_handler(HTTPException, self._refuse_unrouted)
         self._lifetime = lifetime
-        self._telemetry = telemetry
+        self._metrics = telemetry
         self._key_digests = [hashlib.sha256(key.encode()).digest() for key in api_keys]
         self._body_timeout_s = body_timeout_s
-        self._paths = {path for _, path in endpoints}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the life of the process."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":
+            # Not Starlette's own: a service that cannot start says why in one line, without a traceback.
             await self._live(receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request to an endpoint, counted whatever becomes of it."""
         began = time.perf_counter()
         try:
-            reply = await self._reply(scope, receive)
+            reply = await self._reply(endpoint, scope, receive)
         except ClientDeparted:
-            self._telemetry.record_departure()
+            self._metrics.record_departure()
             return
         except asyncio.CancelledError:
             if not scope.get("router.departed"):
                 raise
-            self._telemetry.record_departure()
+            self._metrics.record_departure()
             return
         await self._send(reply, send)
-        path = scope["path"]
-        endpoint = path if path in self._paths else "other"
-        self._telemetry.record_request(endpoint, reply.status, time.perf_counter() - began)
+        self._metrics.record_request(scope["path"], reply.status, time.perf_counter() - began)
 
-    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+    async def _refuse_unrouted(self, request: Request, error: Exception) -> Response:
+        """What the router refuses: an unknown path, or a method that the path does not take."""
+        refusal: ServiceError = UnknownPath("nothing is served under this path; GET /openapi.json lists what is")
+        allowed = (getattr(error, "headers", None) or {}).get("Allow")
+        if allowed:
+            refusal = MethodNotAllowed(request.method, tuple(sorted(allowed.split(", "))))
+        reply = self._problem(refusal)
+        self._metrics.record_request("other", reply.status, 0.0)
+        headers = {name.decode(): value.decode() for name, value in reply.headers}
+        return Response(reply.body, reply.status, headers)
+
+    async def _reply(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> Reply:
         try:
-            endpoint = self._endpoint(scope["method"], scope["path"])
             headers = _chosen(scope["headers"])
             if not endpoint.is_open and self._key_digests:
                 self._check_key(headers.get(b"x-api-key"))
@@ -148,14 +170,6 @@ class HttpApp:
             unexpected.request_id = secrets.token_hex(16)
             log.exception("a request failed", extra={"request_id": unexpected.request_id}, exc_info=error)
             return self._problem(unexpected)
-
-    def _endpoint(self, method: str, path: str) -> Endpoint:
-        endpoint = self._endpoints.get((method, path))
-        if endpoint is not None:
-            return endpoint
-        if path not in self._paths:
-            raise UnknownPath("nothing is served under this path; GET /openapi.json lists what is")
-        raise MethodNotAllowed(method, tuple(m for m, p in self._endpoints if p == path))
 
     def _check_key(self, key: bytes | None) -> None:
         # Digests have one length, and every key is compared: the time taken tells nothing about any of them.
@@ -193,7 +207,7 @@ class HttpApp:
 
     def _problem(self, error: ServiceError) -> Reply:
         problem = problem_of(error)
-        self._telemetry.record_refusal(problem.error_type)
+        self._metrics.record_refusal(problem.error_type)
         level = logging.WARNING if problem.status in (500, 504) else logging.DEBUG
         log.log(level, "%s: %s", problem.error_type, error, extra={"request_id": error.request_id})
         return Reply(problem.status, _document(error), _problem_headers(error))
@@ -219,6 +233,17 @@ class HttpApp:
         await receive()
         await self._lifetime.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Served:
+    """An endpoint as the ASGI callable that the router wants."""
+
+    def __init__(self, app: HttpApp, endpoint: Endpoint) -> None:
+        self._app = app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app.serve(self._endpoint, scope, receive, send)
 
 
 _CHOSEN = frozenset({b"content-type", b"content-length", b"x-api-key"})

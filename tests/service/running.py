@@ -61,7 +61,14 @@ def _tokenizer() -> Tokenizer:
 
 def test_settings(folder: Path, **changes: Any) -> Settings:
     """Settings over ``folder``/repo, with the log beside it."""
-    given = {"model_repo": folder / "repo", "event_log_path": folder / "events.sqlite", "inference_threads": 1}
+    given = {
+        "model_repo": folder / "repo",
+        "event_log_path": folder / "events.sqlite",
+        "inference_threads": 1,
+        # A busy machine must not turn an answer into a 503 or a 504; tests of those set their own.
+        "admission_target_ms": 60_000,
+        "deadline_ms": 60_000,
+    }
     return Settings(**{**given, **changes})
 
 
@@ -134,6 +141,9 @@ def process_running(folder: Path, **settings: str) -> Iterator[Process]:
         "ROUTER_PORT": str(free_port()),
         "ROUTER_MODEL_REPO": str(folder / "repo"),
         "ROUTER_EVENT_LOG_PATH": str(folder / "events.sqlite"),
+        # A busy machine must not turn an admitted request into a 504, whose event is in the log all the same.
+        "ROUTER_DEADLINE_MS": "60000",
+        "ROUTER_ADMISSION_TARGET_MS": "60000",
         **settings,
     }
     command = [sys.executable, "-m", "tests.service.fake_process"]
