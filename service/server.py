@@ -66,6 +66,8 @@ def server_config(app: object, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here depends on who asks or by which scheme.
+        proxy_headers=False,
         timeout_graceful_shutdown=settings.shutdown_grace_seconds,
         backlog=2048,
     )
