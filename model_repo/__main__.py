@@ -7,6 +7,7 @@ The offline pipeline: a folder in, a folder out.
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
     python -m model_repo benchmark clinc150 --out DIR    the same on a public set
     python -m model_repo promote 2 --reason "..."        what serves
+    python -m model_repo compile-neuron --checkpoint DIR --version DIR   programs for Inferentia2
 """
 
 import argparse
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _run_parser(stages.add_parser("run", help="every stage"))
     _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
     _promote_parser(stages.add_parser("promote", help="say which version serves"))
+    _compile_neuron_parser(stages.add_parser("compile-neuron", help="programs for Inferentia2, on any x86 host"))
     args = parser.parse_args(arguments)
     args.call(args)
 
@@ -90,6 +92,17 @@ def _promote_parser(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(call=_promote)
 
 
+def _compile_neuron_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder `checkpoint` of the training run")
+    parser.add_argument("--version", type=Path, required=True, help="folder of the version that was made from it")
+    parser.add_argument("--out", type=Path, help="default: neuron/ in the version's folder; never overwritten")
+    parser.add_argument("--texts", type=Path, help="JSON lines that golden utterances are drawn from")
+    parser.add_argument("--sizes", type=int, nargs="+", help="row sizes in tokens; default: those of neuron_buckets")
+    parser.add_argument("--auto-cast", choices=["none", "matmult", "all"], default="matmult")
+    parser.add_argument("--auto-cast-type", choices=["bf16", "fp16", "tf32"], default="bf16")
+    parser.set_defaults(call=_compile_neuron)
+
+
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     default = os.environ.get(DATA_VARIABLE)
     parser.add_argument(
@@ -131,7 +144,7 @@ def _version(args: argparse.Namespace) -> None:
 
     store = Store(args.repository)
     seed = int(json.loads((args.run / "train.json").read_text(encoding="utf-8"))["seed"])
-    settings = VersionSettings(f"{args.preset} test", 0.995, seed, (f"make train PRESET={args.preset}",))
+    settings = VersionSettings(0.995, seed, (f"make train PRESET={args.preset}",))
     manifest, policy = make_version(args.run, args.data, args.out, store, read_taxonomy(args.data), settings)
     print(f"version {manifest.version}: digest {digest_of_version(manifest)}")
     if args.promote:
@@ -162,6 +175,28 @@ def _benchmark(args: argparse.Namespace) -> None:
 
 def _promote(args: argparse.Namespace) -> None:
     print(Store(args.repository).promote(args.version, args.policy_revision, args.reason))
+
+
+def _compile_neuron(args: argparse.Namespace) -> None:
+    from model_repo.contract.neuron import PROGRAMS_FOLDER, NeuronRefused
+    from model_repo.pipeline import compile_neuron as stage
+    from model_repo.pipeline.neuron_buckets import TEXTS, authored_texts
+
+    try:
+        stack = stage.import_stack()
+    except NeuronRefused as refused:
+        raise SystemExit(str(refused)) from None
+    settings = stage.CompileSettings(
+        args.checkpoint,
+        args.version,
+        args.out or args.version / PROGRAMS_FOLDER,
+        tuple(args.sizes or stage.SIZES),
+        args.auto_cast,
+        args.auto_cast_type,
+        has_device=any(Path("/dev").glob("neuron*")),
+    )
+    manifest = stage.compile_programs(settings, stack, authored_texts(args.texts or TEXTS))
+    print(f"{len(manifest.programs)} programs in {settings.out}, by torch-neuronx {stack.release}")
 
 
 if __name__ == "__main__":

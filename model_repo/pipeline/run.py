@@ -35,7 +35,6 @@ def run(data: Path, out: Path, store: Store, taxonomy: Taxonomy, preset: Preset,
     spread = seed_spread({seed: out / f"seed-{seed}" for seed in seeds}, data, taxonomy)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
     settings = VersionSettings(
-        data_name=f"{preset.name} test",
         min_decisions_equal=0.995,
         seed=best,
         commands=(f"make train PRESET={preset.name}",),

@@ -40,8 +40,6 @@ OWN_ORIGINS = {"manga_authored": "authored", "generator": "synthetic"}
 class VersionSettings:
     """What the assembly needs besides the run and its data."""
 
-    data_name: str
-    """What the figures are measured on, as in ``manga test``."""
     min_decisions_equal: float
     """Parity that the exported artefact must reach."""
     seed: int
@@ -80,7 +78,7 @@ def _evaluate_artefact(
     served = out.parent / f"{out.name}-outputs"
     served.mkdir(exist_ok=True)
     save_outputs(served / "outputs_test.npz", run_artefact(out, read_artefact_spec(out), ids))
-    return evaluate.run(served, data, taxonomy, policy, PRESETS / "costs.toml", settings.data_name, out, settings.seed)
+    return evaluate.run(served, data, taxonomy, policy, PRESETS / "costs.toml", test_name(data), out, settings.seed)
 
 
 def _manifest(
@@ -112,7 +110,7 @@ def _manifest(
             "libraries": {name: installed_version(name) for name in PINNED},
             "parity": parity.to_json(),
         },
-        metrics={"data": settings.data_name, **report},
+        metrics=report,
     )
 
 
@@ -129,6 +127,12 @@ def _write_card(
         sorted(p.name for p in out.glob("*.png")),
     )
     (out / CARD).write_text(card, encoding="utf-8")
+
+
+def test_name(data: Path) -> str:
+    """What the figures are measured on, by the sources of the test split, as in ``manga_authored test``."""
+    report = json.loads((data / "data_report.json").read_text(encoding="utf-8"))
+    return " + ".join(report["splits"]["test"]["by_source"]) + " test"
 
 
 def card_sources(data_report: Mapping[str, Any]) -> list[DataSource]:
