@@ -61,7 +61,7 @@ def make_version(
     parity = export(run / "checkpoint", out, texts, policy, min_decisions_equal=settings.min_decisions_equal)
     print(f"export: {parity.decisions_equal:.2%} of {parity.n_texts:,} decisions equal, {parity.model_mib:.1f} MiB")
     report = _evaluate_artefact(data, out, taxonomy, policy, settings)
-    manifest = _manifest(version, run, out, taxonomy, parity, report, settings)
+    manifest = _manifest(version, run, out, taxonomy, parity, report)
     _write_card(manifest, report, data, out, settings)
     (out / "policy.json").unlink()
     manifest = Manifest(**{**manifest.__dict__, "files": _digests(out)})
@@ -88,7 +88,6 @@ def _manifest(
     taxonomy: Taxonomy,
     parity: ExportReport,
     report: Mapping[str, Any],
-    settings: VersionSettings,
 ) -> Manifest:
     spec: EngineSpec = read_artefact_spec(out)
     trained = json.loads((run / "train.json").read_text(encoding="utf-8"))
