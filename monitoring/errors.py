@@ -1,0 +1,24 @@
+"""
+What can go wrong in the sidecar.
+
+    MonitoringError
+    ├── LogUnavailable   the event log is missing, locked or damaged: wait and look again
+    ├── StateInUse       another sidecar works on this state: do not start
+    └── BadState         the state file is not one that this version can go on from: do not start
+"""
+
+
+class MonitoringError(Exception):
+    """Root of the tree; the message names the file and the reason."""
+
+
+class LogUnavailable(MonitoringError):
+    """The event log cannot be read now. Nothing was counted; reading goes on where it was once it can."""
+
+
+class StateInUse(MonitoringError):
+    """Another sidecar holds this state; two would count every event twice."""
+
+
+class BadState(MonitoringError):
+    """The state file is damaged, or was written by another version of its schema."""
