@@ -32,7 +32,9 @@ def test_energy_loss_pulls_ood_below_the_margin_and_the_rest_above() -> None:
 
 def test_unknown_age_and_ood_targets_do_not_count() -> None:
     """Changing what must be ignored changes nothing."""
-    weights = LossWeights(focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0)
+    weights = LossWeights(
+        focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0
+    )
     logits, is_ood = torch.tensor([[1.0, 0.0], [0.3, 2.0]]), torch.tensor([False, True])
     age = torch.tensor([1.0, float("nan")])
     targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
