@@ -30,6 +30,7 @@ from monitoring.state_file import StateFile
 TAXONOMY = Taxonomy(tuple(f"intent_{index}" for index in range(10)), frozenset({"intent_3", "intent_7"}))
 HIDDEN = 384
 EMBEDDED_SHARE = 0.1
+LABEL_DELAY_EVENTS = 200
 EVENTS_A_SECOND = 1000
 """Of the times in the log; how fast it is read does not depend on it."""
 SEED = 42
@@ -53,35 +54,31 @@ def main() -> None:
         took, chunks, slowest = _follow(log, Path(folder) / "state.sqlite")
         print(f"the whole journey:     {_rate(written, took):>9,.0f} events/s")
         print(f"chunks: {chunks}, the slowest {slowest * 1e3:.0f} ms")
+        print(f"state: {(Path(folder) / 'state.sqlite').stat().st_size / args.events:.0f} bytes a prediction on disk")
         print(f"peak memory: {_peak_mib():.0f} MiB, of it {_peak_mib() - base:.0f} MiB grown while following")
 
 
 def write_log(path: Path, n: int, label_share: float) -> int:
-    """A log of so many predictions, each label 200 predictions behind its own; events written."""
+    """A log of so many predictions, each label ``LABEL_DELAY_EVENTS`` behind its own; events written."""
     rng = np.random.default_rng(SEED)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.executescript(SQLITE_SCHEMA)
     began = 1_700_000_000.0
-    events = list(_events(n, began, rng))
-    connection.executemany(
-        "INSERT INTO predictions (request_id, at, body) VALUES (?, ?, ?)",
-        [(event.request_id, event.at, event.to_body()) for event in events],
-    )
-    labelled = [event for event in events if rng.random() < label_share]
-    right = rng.random(len(labelled)) < 0.92
-    labels = [
-        LabelEvent(event.request_id, (event.top if is_right else TAXONOMY.intents[0],), False, "agent")
-        for event, is_right in zip(labelled, right.tolist(), strict=True)
-    ]
-    delay = 200 / EVENTS_A_SECOND
-    connection.executemany(
-        "INSERT INTO labels (request_id, at, body) VALUES (?, ?, ?)",
-        [(e.request_id, e.at + delay, label.to_body()) for e, label in zip(labelled, labels, strict=True)],
-    )
+    n_labels = 0
+    for event in _events(n, began, rng):
+        # One by one: what writing takes must not hide what following takes.
+        insert = "(request_id, at, body) VALUES (?, ?, ?)"
+        connection.execute(f"INSERT INTO predictions {insert}", (event.request_id, event.at, event.to_body()))
+        if rng.random() < label_share:
+            intent = event.top if rng.random() < 0.92 else TAXONOMY.intents[0]
+            label = LabelEvent(event.request_id, (intent,), False, "agent")
+            given_at = event.at + LABEL_DELAY_EVENTS / EVENTS_A_SECOND
+            connection.execute(f"INSERT INTO labels {insert}", (event.request_id, given_at, label.to_body()))
+            n_labels += 1
     connection.commit()
     connection.close()
-    return n + len(labels)
+    return n + n_labels
 
 
 def _events(n: int, began: float, rng: np.random.Generator) -> Iterator[PredictionEvent]:

@@ -35,6 +35,7 @@ MAX_ID_CHARS = 128
 MAX_TOKENS = 1_000_000
 MAX_TIME = 1e11
 """Unix time, seconds: what comes after the year 5000 is no time."""
+_BAD_ID = f"request_id must have 1 to {MAX_ID_CHARS} characters and no NUL"  # SQLite would look for what is before it
 _MOST = 1e30
 """A float32 holds it."""
 _LANG_INDEX = {lang: index for index, lang in enumerate(LANGUAGES)}
@@ -197,9 +198,8 @@ def _channel(session_id: str | None) -> bytes:
 
 def _request_ids(documents: Sequence[Document]) -> tuple[str, ...]:
     ids = tuple(event["request_id"] for event in documents)
-    # SQLite ends a text at a NUL when it looks for it.
     if not all(ids) or max(map(len, ids)) > MAX_ID_CHARS or "\0" in "".join(ids):
-        raise BadEvent(f"request_id must have 1 to {MAX_ID_CHARS} characters and no NUL")
+        raise BadEvent(_BAD_ID)
     return ids
 
 
@@ -226,14 +226,23 @@ def _labels(rows: Iterable[Row]) -> tuple[tuple[ReadLabel, ...], int, int]:
             event = orjson.loads(body)
             if _is_from_the_future(event["schema"]):
                 future += 1
-                continue
-            label = LabelEvent(event["request_id"], tuple(event["intents"]), event["is_ood"], event["source"])
-            _request_ids([event])
-            if type(event["is_ood"]) is not bool or type(event["intents"]) is not list:
-                raise BadEvent("is_ood must be true or false, intents a list")
-            if not all(isinstance(intent, str) for intent in label.intents):
-                raise BadEvent("intents must be names")
-            labels.append(ReadLabel(float(_numbers([at], "at", above=0.0, most=MAX_TIME)[0]), label))
+            else:
+                labels.append(ReadLabel(_time(at), _label(event)))
         except _WRONG:
             malformed += 1
     return tuple(labels), malformed, future
+
+
+def _label(event: Document) -> LabelEvent:
+    request_id, intents, is_ood = event["request_id"], event["intents"], event["is_ood"]
+    if type(request_id) is not str or not 0 < len(request_id) <= MAX_ID_CHARS or "\0" in request_id:
+        raise BadEvent(_BAD_ID)
+    if type(is_ood) is not bool or type(intents) is not list or not set(map(type, intents)) <= {str}:
+        raise BadEvent("is_ood must be true or false, intents a list of names")
+    return LabelEvent(request_id, tuple(intents), is_ood, event["source"])
+
+
+def _time(at: Any) -> float:
+    if type(at) is not float or not 0.0 < at <= MAX_TIME:
+        raise BadEvent("at must be a time")
+    return at

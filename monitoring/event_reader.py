@@ -126,7 +126,7 @@ class EventReader:
             missing_labels = _missing_labels(connection, cursor.label_seq, due)
             return LogRows((), due, _after_labels(cursor, due), 0, missing_labels, is_caught_up=False)
         predictions, is_all = _rows(connection, "predictions", cursor.prediction_seq, most)
-        latest_at = max([cursor.latest_at, *(at for _, at, _ in predictions if _is_time(at))])
+        latest_at = max([cursor.latest_at, *[at for _, at, _ in predictions if type(at) is float and at < math.inf]])
         if not is_all:
             labels = _until(labels, latest_at)
         missing_labels = _missing_labels(connection, cursor.label_seq, labels)
