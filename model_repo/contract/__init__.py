@@ -18,4 +18,5 @@ In reading order:
 - ``engine``: what the export stage tells a serving engine about the graph it wrote
 - ``packing``: utterances laid end to end in one row: the input of the packed graph
 - ``manifest``: what a model version folder holds, with digests
+- ``neuron``: the Inferentia2 artefact, and why it may be refused
 """

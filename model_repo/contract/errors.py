@@ -9,6 +9,7 @@ What can be wrong with a value that crosses a boundary.
     ├── BadManifest        a manifest that lacks a field or has one of the wrong type
     ├── BadCosts           a cost table that does not fit its taxonomy
     ├── CannotMeasure      data that a measure is not defined on
+    ├── NeuronRefused      Inferentia cannot be used, with the reason (in ``neuron``)
     └── VersionError       a version folder that must not be served
         ├── VersionNotFound
         ├── FileMissing
