@@ -45,6 +45,13 @@ Serving form:
 - ``measure_engines``: speed and decisions of the engines that could serve it
 - ``version``: a version put together and taken into the repository
 
+AWS Inferentia2:
+
+- ``compile_neuron``: the packed graph as a few static programs, with golden rows
+- ``neuron_buckets``: which row sizes, by counting padded work on real lengths
+- ``neuron_gate``: whether decisions survive the device's arithmetic
+- ``neuron_check``: all of it on an inf2 host, into one JSON file
+
 Public sets:
 
 - ``benchmark``: the same pipeline on other people's labels

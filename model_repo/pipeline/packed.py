@@ -45,9 +45,9 @@ class PackedRouter(nn.Module):
         hidden = self._embed(token_ids, positions).unsqueeze(0)
         for layer in self.layers:
             hidden = layer(hidden, bias)
-        membership = (segments.unsqueeze(0) == torch.arange(self.slots, dtype=segments.dtype).unsqueeze(1)).to(
-            torch.float32
-        )
+        # On the inputs' device: a tracer that moves the graph to an accelerator has no CPU tensor to compare with.
+        numbers = torch.arange(self.slots, dtype=segments.dtype, device=segments.device)
+        membership = (segments.unsqueeze(0) == numbers.unsqueeze(1)).to(torch.float32)
         counts = membership.sum(dim=1, keepdim=True).clamp(min=1.0)
         embeddings = torch.matmul(membership, hidden.squeeze(0)) / counts
         return self.classifier(embeddings), self.age(embeddings).squeeze(-1), embeddings

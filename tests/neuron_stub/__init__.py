@@ -1,0 +1,7 @@
+"""
+Stand-ins for the Neuron software, which no public index carries.
+
+- ``torch_neuronx``: the published interface, strict; ``trace`` is a guarded ``torch.jit.trace`` on the CPU
+- ``facts``: what optimum-neuron passes to the real one, read from its source
+- ``compiled``: the tiny model compiled by the stand-in, and a runtime that fails when told to
+"""
