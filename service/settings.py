@@ -33,7 +33,7 @@ class Settings(BaseModel):
     """How often the deployment is looked at. Lower notices a promotion sooner; one small file is read each time."""
     inference_threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Threads that run micro-batches, one core each; 0 takes one for each core, at most four."""
-    engine: Literal["auto", "onnxruntime", "openvino"] = "auto"
+    engine: Literal["auto", "onnxruntime", "openvino", "neuron"] = "auto"
     """Inference engine; auto takes the faster one for this CPU. Naming one takes that one or does not start."""
     batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = 96
     """Tokens computed together. Lower is a shorter wait for everyone in a micro-batch, and more calls."""

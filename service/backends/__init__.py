@@ -1,5 +1,5 @@
 """
-Inference engines for the packed graph. No torch.
+Inference engines for the packed graph. No torch, but what ``neuron_runtime`` finds installed.
 
 In reading order:
 
@@ -8,4 +8,12 @@ In reading order:
 - ``onnx``: ONNX Runtime, for any CPU
 - ``openvino``: OpenVINO in bfloat16, for CPUs with matrix tiles (AMX)
 - ``choice``: which engine this CPU gets
+
+AWS Inferentia2:
+
+- ``neuron``: the same graph in a few static row sizes, on every NeuronCore
+- ``neuron_artefact``: reading the compiled programs, digests first
+- ``neuron_runtime``: loading programs through torch_neuronx
+- ``neuron_cores``: one thread a core, retry, stalls, the end of the last core
+- ``neuron_self_check``: golden rows and a living mask, before ready
 """

@@ -5,7 +5,7 @@ from typing import Literal
 
 from service.backends.protocol import Backend
 
-Engine = Literal["auto", "onnxruntime", "openvino"]
+Engine = Literal["auto", "onnxruntime", "openvino", "neuron"]
 
 
 def open_backend(
@@ -16,10 +16,14 @@ def open_backend(
 
     ``auto`` takes OpenVINO in bfloat16 where the CPU has AMX tiles (measured there: 0.52 ms an utterance against
     1.56 for ONNX Runtime in int8), and ONNX Runtime elsewhere. Naming an engine takes that one or fails.
-    Raises FileMissing, BadManifest or BackendFailed.
+    Raises FileMissing, BadManifest, BackendFailed, or NeuronRefused with the reason.
     """
     flags = read_cpu_flags() if cpu_flags is None else cpu_flags
     # Engines are imported here, since each costs start-up time and memory that the other would not use.
+    if engine == "neuron":
+        from service.backends.neuron import open_neuron
+
+        return open_neuron(folder)
     if engine == "openvino" or (engine == "auto" and has_matrix_tiles(flags)):
         from service.backends.openvino import OpenVinoBackend
 
