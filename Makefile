@@ -12,7 +12,7 @@ LOCKED := pyproject.toml constraints.txt
 DEV := .venv-dev/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format train train-smoke loadtest bench constraints clean
+.PHONY: help serve test lint format train train-smoke loadtest bench neuron-check constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ loadtest: .venv-loadtest/.installed ## Locust traffic against the service; print
 
 bench: .venv-dev/.installed ## Highest rate inside the budget, beside a plain FastAPI + ONNX Runtime service
 	$(DEV) -m loadtest.bench $(ARGS)
+
+neuron-check: ## On an inf2 host: compile, self-check, decisions, load test; one JSON file (ARGS, docs/inferentia.md)
+	$(PYTHON) -m model_repo.pipeline.neuron_check $(ARGS)
 
 constraints: .venv-dev/.installed ## Pin what .venv-dev holds now
 	{ sed -n '/^#/p' constraints.txt; $(DEV) -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+cpu$$/\1/'; } > constraints.new
