@@ -16,4 +16,18 @@ In reading order, first the way of an event:
 - ``state_file``: the cursor and everything counted with it, changed in one transaction
 - ``journey``: one step of all of it: read, join, count, commit, show to the windows
 - ``bench_events``: how many events a second that is
+
+Then what is made of a window:
+
+- ``sequential``: evidence that may be looked at after every row: e-detectors, e-values, confidence sequences
+- ``signals``: a signal is a number with its count, interval and verdict; those that labels give
+- ``accuracy``: evidence that the accuracy fell, from what the confidence says of each row
+- ``calibration``: ECE in its kinds, and evidence that confidence has come apart from truth
+- ``segments``: where an accuracy fell, corrected for how many segments were looked at
+- ``latency``: quantiles by stage, and which stage a delay comes from
+- ``drift``: distances from the reference that need no labels: KS, total variation, MMD
+- ``priors``: how often each label is asked for, told from decisions alone
+- ``failure_tree``: from signals to a diagnosis, as ``failure_modes.toml`` says
+- ``alerts``: a diagnosis that has begun or ended: hysteresis, cooldown, one open a diagnosis
+- ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found
 """

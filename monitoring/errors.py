@@ -4,6 +4,7 @@ What can go wrong in the sidecar.
     MonitoringError
     ├── LogUnavailable   the event log is missing, locked or damaged: wait and look again
     ├── StateInUse       another sidecar works on this state: do not start
+    ├── BadFailureTree   the failure tree names what is not there, or cannot be walked: do not start
     └── BadState         the state file is not one that this version can go on from: do not start
 """
 
@@ -22,3 +23,7 @@ class StateInUse(MonitoringError):
 
 class BadState(MonitoringError):
     """The state file is damaged, or was written by another version of its schema."""
+
+
+class BadFailureTree(MonitoringError):
+    """The tree cannot be walked: the message names the part, what it says and what is allowed."""

@@ -1,0 +1,221 @@
+"""The tree that ships has the stated branches and leads each breach to its action; bad trees are refused."""
+
+import copy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitoring.__main__ import main
+from monitoring.errors import BadFailureTree
+from monitoring.failure_tree import (
+    DEFAULT_TREE,
+    KNOWN_SIGNALS,
+    FailureTree,
+    Outcome,
+    Walk,
+    load,
+    mermaid,
+    parse,
+    walk,
+)
+from monitoring.signals import Signal, Verdict
+from tests.monitoring.watches import signal_of
+
+BREACHED, OK, INCONCLUSIVE = Verdict.BREACHED, Verdict.OK, Verdict.INCONCLUSIVE
+
+
+@pytest.fixture
+def tree() -> FailureTree:
+    """The one that ships."""
+    return load()
+
+
+@pytest.fixture
+def table() -> dict[str, Any]:
+    """The one that ships, to be spoilt."""
+    return copy.deepcopy(tomllib.loads(DEFAULT_TREE.read_text(encoding="utf-8")))
+
+
+def walks(tree: FailureTree, **verdicts: Verdict) -> dict[str, Walk]:
+    """Walks with these verdicts, every other signal being ok."""
+    signals = {name: signal_of(name, OK) for name in KNOWN_SIGNALS}
+    signals |= {name: signal_of(name, verdict) for name, verdict in verdicts.items()}
+    return {one.branch: one for one in walk(tree, signals)}
+
+
+class TestTreeThatShips:
+    def test_it_has_the_four_branches_and_the_one_without_labels(self, tree: FailureTree) -> None:
+        """With the thresholds of the design: 1 point, 0.01, 2 ms, 2 points."""
+        asked = {branch.node: branch.signals for branch in tree.branches}
+        labelled = ("accuracy_down", "ece_up", "latency_up", "ood_precision_down")
+        assert tuple(asked) == (*labelled, "unlabelled_drift")
+        thresholds = {asked[node]: tree.watches[asked[node][0]].threshold for node in labelled}
+        assert thresholds == {("accuracy",): 0.01, ("ece",): 0.01, ("total_p95_ms",): 2.0, ("ood_precision",): 0.02}
+
+    def test_every_signal_is_watched(self, tree: FailureTree) -> None:
+        """A signal without a threshold would have no verdict."""
+        assert set(tree.watches) == KNOWN_SIGNALS
+
+    @pytest.mark.parametrize(
+        ("verdicts", "diagnosis"),
+        [
+            ({"accuracy": BREACHED, "segment_concentration": BREACHED}, "accuracy_down/relabel_segment"),
+            ({"accuracy": BREACHED, "segment_concentration": OK}, "accuracy_down/retrain"),
+            ({"ece": BREACHED, "ece_after_refit": OK}, "ece_up/swap_calibrator"),
+            ({"ece": BREACHED, "ece_after_refit": BREACHED}, "ece_up/retrain"),
+            ({"total_p95_ms": BREACHED, "tokenize_share_of_delay": BREACHED}, "latency_up/tune_tokenizer"),
+            ({"total_p95_ms": BREACHED, "queue_share_of_delay": BREACHED}, "latency_up/tune_batching"),
+            ({"total_p95_ms": BREACHED, "inference_share_of_delay": BREACHED}, "latency_up/reload_model_graph"),
+            ({"ood_precision": BREACHED}, "ood_precision_down/discover_intents"),
+            ({"prior_shift": BREACHED}, "unlabelled_drift/sample_for_labels"),
+            ({"embedding_mmd": BREACHED}, "unlabelled_drift/sample_for_labels"),
+        ],
+    )
+    def test_each_breach_comes_to_its_action(
+        self, tree: FailureTree, verdicts: dict[str, Verdict], diagnosis: str
+    ) -> None:
+        """One branch fires, the others stay silent, and the path is told."""
+        fired = [one for one in walks(tree, **verdicts).values() if one.outcome is Outcome.FIRED]
+        assert [one.diagnosis for one in fired] == [diagnosis]
+        assert fired[0].path[0] == next(b.label for b in tree.branches if b.node == fired[0].branch)
+        assert {signal.name for signal in fired[0].evidence} >= set(verdicts)
+
+    def test_quiet_signals_clear_every_branch(self, tree: FailureTree) -> None:
+        """All ok: nothing fires and nothing is held."""
+        assert {one.outcome for one in walks(tree).values()} == {Outcome.CLEAR}
+
+    def test_calibrator_is_refitted_before_it_is_judged(self, tree: FailureTree) -> None:
+        """While no re-fit has been measured, a breached ECE asks for one; an inconclusive re-fit holds."""
+        signals = {"ece": signal_of("ece", BREACHED)}
+        assert next(one for one in walk(tree, signals) if one.branch == "ece_up").action == "refit_calibrator"
+        assert walks(tree, ece=BREACHED, ece_after_refit=INCONCLUSIVE)["ece_up"].outcome is Outcome.HELD
+
+    def test_largest_share_of_a_delay_decides(self, tree: FailureTree) -> None:
+        """Of two stages that both gained, the one that gained more is remedied."""
+        signals = {
+            "total_p95_ms": signal_of("total_p95_ms", BREACHED),
+            "queue_share_of_delay": signal_of("queue_share_of_delay", BREACHED, value=0.4),
+            "inference_share_of_delay": signal_of("inference_share_of_delay", BREACHED, value=0.6),
+        }
+        assert {one.branch: one.action for one in walk(tree, signals)}["latency_up"] == "reload_model_graph"
+
+    def test_inconclusive_never_fires(self, tree: FailureTree) -> None:
+        """Whatever is inconclusive, alone or on the way down, holds."""
+        held = walks(tree, **dict.fromkeys(KNOWN_SIGNALS, INCONCLUSIVE)).values()
+        assert {one.outcome for one in held} == {Outcome.HELD}
+        assert walks(tree, accuracy=BREACHED, segment_concentration=INCONCLUSIVE)["accuracy_down"].action is None
+        assert walks(tree, total_p95_ms=BREACHED)["latency_up"].outcome is Outcome.HELD
+
+    def test_accuracy_explains_the_ece_and_labels_explain_drift(self, tree: FailureTree) -> None:
+        """One cause is one diagnosis."""
+        got = walks(tree, accuracy=BREACHED, ece=BREACHED, energy_ks=BREACHED)
+        assert [name for name, one in got.items() if one.outcome is Outcome.FIRED] == ["accuracy_down"]
+        assert got["ece_up"].path[-1] == "explained by accuracy"
+
+    def test_nothing_known_is_neither_clear_nor_fired(self, tree: FailureTree) -> None:
+        """No signals, or signals of no rows, hold every branch; of several, those that are known decide."""
+        none: dict[str, Signal] = {}
+        assert {one.outcome for one in walk(tree, none)} == {Outcome.HELD}
+        of_no_rows = {"accuracy": signal_of("accuracy", INCONCLUSIVE, n=0)}
+        assert {one.outcome for one in walk(tree, of_no_rows)} == {Outcome.HELD}
+        known = {
+            "energy_ks": signal_of("energy_ks", OK),
+            "embedding_mmd": signal_of("embedding_mmd", INCONCLUSIVE, n=0),
+        }
+        assert walk(tree, known)[-1].outcome is Outcome.CLEAR
+
+
+class TestTreesThatCannotBe:
+    def test_unknown_signal(self, table: dict[str, Any]) -> None:
+        """In a branch, in a node, or watched."""
+        table["branches"][0]["signals"] = ["accurcy"]
+        with pytest.raises(BadFailureTree, match="unknown signals: accurcy"):
+            parse(table)
+
+    def test_signal_without_threshold(self, table: dict[str, Any]) -> None:
+        """A branch asks for what nothing is asked of."""
+        del table["signals"]["accuracy"]
+        with pytest.raises(BadFailureTree, match="without a threshold: accuracy"):
+            parse(table)
+
+    def test_leaf_that_is_no_action(self, table: dict[str, Any]) -> None:
+        """The name of the leaf and where it hangs are told."""
+        table["nodes"]["where"]["ok"]["then"] = "send_mail"
+        with pytest.raises(BadFailureTree, match="where leads to 'send_mail', which is neither a node nor an action"):
+            parse(table)
+
+    @pytest.mark.parametrize("part", ["actions", "nodes"])
+    def test_unreachable_leaf_or_node(self, table: dict[str, Any], part: str) -> None:
+        """What no branch leads to is a slip."""
+        table[part]["orphan"] = "never done" if part == "actions" else table["nodes"]["where"]
+        with pytest.raises(BadFailureTree, match="no branch leads to: orphan"):
+            parse(table)
+
+    def test_circle(self, table: dict[str, Any]) -> None:
+        """A walk would not end."""
+        table["nodes"]["where"]["ok"]["then"] = "refit"
+        table["nodes"]["refit"]["ok"]["then"] = "where"
+        with pytest.raises(BadFailureTree, match="in a circle: accuracy_down -> where -> refit -> where"):
+            parse(table)
+
+    def test_name_used_twice(self, table: dict[str, Any]) -> None:
+        """A node called like an action would hide it."""
+        table["nodes"]["retrain"] = table["nodes"]["where"]
+        with pytest.raises(BadFailureTree, match="used twice: retrain"):
+            parse(table)
+
+    def test_unknown_key_anywhere(self, table: dict[str, Any]) -> None:
+        """A misspelt key is not ignored."""
+        for part in (table, table["signals"]["ece"], table["branches"][1], table["nodes"]["stage"]):
+            part["treshold"] = 1
+            with pytest.raises(BadFailureTree, match="unknown keys: treshold"):
+                parse(table)
+            del part["treshold"]
+
+    def test_watch_that_makes_no_sense(self, table: dict[str, Any]) -> None:
+        """The signal is named."""
+        table["signals"]["ece"]["worse"] = "sideways"
+        with pytest.raises(BadFailureTree, match=r"signals\.ece: worse must be"):
+            parse(table)
+
+    def test_edge_without_its_parts(self, table: dict[str, Any]) -> None:
+        """An answer leads somewhere and says what it is."""
+        table["nodes"]["where"]["ok"] = "retrain"
+        with pytest.raises(BadFailureTree, match=r"nodes\.where\.ok must have a label and a then"):
+            parse(table)
+
+    def test_file_is_named(self, tmp_path: Path) -> None:
+        """Missing or malformed, the message says which file."""
+        broken = tmp_path / "tree.toml"
+        broken.write_text("branches = [", encoding="utf-8")
+        for path in (broken, tmp_path / "none.toml"):
+            with pytest.raises(BadFailureTree, match=path.name):
+                load(path)
+
+
+class TestChart:
+    def test_every_edge_is_drawn_once(self, tree: FailureTree) -> None:
+        """Each branch, answer and action stands on the chart."""
+        chart = mermaid(tree)
+        lines = [line.strip() for line in chart.splitlines()]
+        assert lines[0] == "flowchart LR"
+        for branch in tree.branches:
+            assert sum(line.startswith(f'signals --> {branch.node}["') for line in lines) == 1
+        for node in tree.nodes.values():
+            for edge in node.edges.values():
+                assert lines.count(f"{node.name} -->|{edge.label}| {edge.then}") == 1
+        assert all(f'{action}("{words}")' in lines for action, words in tree.actions.items())
+
+    def test_command_prints_the_chart(self, tree: FailureTree) -> None:
+        """``python -m monitoring tree`` prints what ``mermaid`` draws."""
+        done = subprocess.run([sys.executable, "-m", "monitoring", "tree"], capture_output=True, text=True, check=True)
+        assert done.stdout == mermaid(tree)
+
+    def test_command_refuses_a_bad_tree(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Status 2, and the reason on the error stream."""
+        assert main(["tree", "--file", str(tmp_path / "none.toml")]) == 2
+        assert "none.toml" in capsys.readouterr().err
