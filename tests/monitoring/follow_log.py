@@ -1,10 +1,11 @@
 """
 A process that follows a log to its end, and may be told to die on the way.
 
-    python -m tests.monitoring.follow_log LOG STATE TICKS
+    python -m tests.monitoring.follow_log LOG STATE [ticks N | edges N]
 
-Writes a dot for every step. After so many ticks of its state file (statements, and stretches of a hundred
-instructions inside one) it kills itself, like a kill from outside at that point; TICKS 0 lets it live.
+Writes a dot for every step. At the N-th tick of its state file (a statement, or a hundred instructions inside one), or
+at the N-th edge of a transaction (as it is about to begin or to commit), it kills itself, which is what a kill from
+outside at that point does.
 """
 
 import os
@@ -20,20 +21,24 @@ CHUNK_EVENTS = 64
 NOW = BEGAN + 86_400.0
 
 
-def main(log: Path, state_path: Path, ticks: int) -> None:
+def main(log: Path, state_path: Path, dies_at: str = "", left: int = 0) -> None:
     """Follow it."""
     state = StateFile(state_path)
-    left = ticks
 
-    def tick(*_: object) -> int:
+    def tick() -> int:
         nonlocal left
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
-    if ticks:
-        state.connection.set_trace_callback(tick)
+    def trace(statement: str) -> None:
+        if dies_at == "ticks" or statement.startswith(("BEGIN", "COMMIT")):
+            tick()
+
+    if dies_at:
+        state.connection.set_trace_callback(trace)
+    if dies_at == "ticks":
         state.connection.set_progress_handler(tick, 100)
     journey = Journey(log, state, taxonomy_of, SMALL_LIMITS, chunk_events=CHUNK_EVENTS)
     is_caught_up = False
@@ -45,4 +50,5 @@ def main(log: Path, state_path: Path, ticks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    how, count = (sys.argv[3], int(sys.argv[4])) if len(sys.argv) > 3 else ("", 0)
+    main(Path(sys.argv[1]), Path(sys.argv[2]), how, count)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -87,37 +87,31 @@ def full_log(log: WrittenLog) -> WrittenLog:
     return log
 
 
-def killed_runs(log: Path, state: Path, seed: int) -> Iterator[bool]:
-    """Runs of a process that is killed at a random point, each going on where the state is; False once one ends."""
-    rng = np.random.default_rng(seed)
-    while True:
-        ticks = str(int(rng.integers(1, 1500)))
-        command = [sys.executable, "-m", "tests.monitoring.follow_log", str(log), str(state), ticks]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
-        assert run.returncode in (0, -9), run.stderr
-        yield run.returncode != 0
-        if run.returncode == 0:
-            return
+def run_until_killed(log: Path, state: Path, dies_at: str, n: int) -> bool:
+    """A process that goes on where the state is; whether it was killed before the end of the log."""
+    command = [sys.executable, "-m", "tests.monitoring.follow_log", str(log), str(state), dies_at, str(n)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
+    assert run.returncode in (0, -9), run.stderr
+    return run.returncode != 0
 
 
 def test_killed_process_counts_what_an_uninterrupted_one_does(full_log: WrittenLog, tmp_path: Path) -> None:
-    """Killed at random points, also in the middle of a statement: the same counts, rows and windows in the end."""
+    """Killed from outside, at each edge of a transaction and at random points inside: the same in the end."""
     path = tmp_path / "killed.sqlite"
-    from_outside = subprocess.Popen(
-        [sys.executable, "-m", "tests.monitoring.follow_log", str(full_log.path), str(path), "0"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    assert from_outside.stdout is not None
-    assert os.read(from_outside.stdout.fileno(), 1) == b"."
-    from_outside.kill()
-    from_outside.communicate()
-    kills = sum(killed_runs(full_log.path, path, seed=11))
+    command = [sys.executable, "-m", "tests.monitoring.follow_log", str(full_log.path), str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as from_outside:
+        assert from_outside.stdout is not None
+        assert os.read(from_outside.stdout.fileno(), 1) == b"."
+        from_outside.kill()
+    assert all(run_until_killed(full_log.path, path, "edges", edge) for edge in (1, 2, 3, 4))
+    rng, kills = np.random.default_rng(11), 0
+    while run_until_killed(full_log.path, path, "ticks", int(rng.integers(1, 1500))):
+        kills += 1
 
     killed_state, whole_state = StateFile(path), StateFile(tmp_path / "whole.sqlite")
     whole = follow(full_log.path, whole_state)
     killed = Journey(full_log.path, killed_state, taxonomy_of, SMALL_LIMITS)
-    assert kills >= 3
+    assert kills >= 2
     assert contents(killed_state) == contents(whole_state)
     assert killed.counters.to_json() == whole.counters.to_json()
     assert_same_windows(killed, whole)
