@@ -27,6 +27,7 @@ Then what is made of a window:
 - ``latency``: quantiles by stage, and which stage a delay comes from
 - ``drift``: distances from the reference that need no labels: KS, total variation, MMD
 - ``priors``: how often each label is asked for, told from decisions alone
+- ``unlabelled``: every signal that needs no label, over a window
 - ``failure_tree``: from signals to a diagnosis, as ``failure_modes.toml`` says
 - ``alerts``: a diagnosis that has begun or ended: hysteresis, cooldown, one open a diagnosis
 - ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found

@@ -16,16 +16,6 @@ from model_repo.contract.outputs import FloatArray, IntArray
 from monitoring.sequential import Claim, Evidence
 from monitoring.signals import LEVEL, Signal, Watch, judge, lies_beyond, look_error, unmeasured
 
-UNLABELLED_SIGNALS = (
-    "expected_accuracy",
-    "ood_rate",
-    "prior_shift",
-    "energy_ks",
-    "confidence_ks",
-    "length_ks",
-    "language_shift",
-    "embedding_mmd",
-)
 CUT_LEVELS = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
 """Reference quantiles at which a distribution is bet on: the KS distance is the largest gap at any point."""
 MOST_PERMUTATIONS = 20_000

@@ -14,11 +14,11 @@ from typing import Any
 
 from model_repo.contract.errors import CannotMeasure
 from monitoring.calibration import CALIBRATION_SIGNALS
-from monitoring.drift import UNLABELLED_SIGNALS
 from monitoring.errors import BadFailureTree
 from monitoring.latency import LATENCY_SIGNALS
 from monitoring.segments import SEGMENT_SIGNALS
 from monitoring.signals import LABELLED_SIGNALS, Signal, Verdict, Watch
+from monitoring.unlabelled import UNLABELLED_SIGNALS
 
 DEFAULT_TREE = Path(__file__).with_name("failure_modes.toml")
 REFIT_SIGNAL = "ece_after_refit"
