@@ -97,7 +97,7 @@ def build(settings: Settings, backend_factory: BackendFactory | None = None) -> 
     )
     plan = ServingPlan(
         backend_factory or functools.partial(_open_named, settings),
-        workers=settings.inference_threads or max(1, min(4, os.cpu_count() or 1)),
+        workers=settings.inference_threads,
         batch_limits=BatchLimits(settings.batch_tokens, settings.batch_utterances),
         # Admission bounds what waits; the batcher's own bound must never be the one that refuses.
         max_waiting=settings.max_in_flight + settings.batch_chunk,
@@ -119,4 +119,5 @@ def build(settings: Settings, backend_factory: BackendFactory | None = None) -> 
 
 
 def _open_named(settings: Settings, folder: Path, workers: int) -> Backend:
-    return open_backend(folder, settings.engine, workers)
+    cores = os.cpu_count() or 1
+    return open_backend(folder, settings.engine, workers, settings.engine_threads or max(1, cores // workers))

@@ -31,8 +31,10 @@ class Settings(BaseModel):
     """Folder of the model repository: ``deployment.json`` and one folder a version."""
     model_poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """How often the deployment is looked at. Lower notices a promotion sooner; one small file is read each time."""
-    inference_threads: Annotated[int, Field(ge=0, le=64)] = 0
-    """Threads that run micro-batches, one core each; 0 takes one for each core, at most four."""
+    inference_threads: Annotated[int, Field(ge=1, le=64)] = 1
+    """Threads that run micro-batches, several at once. More answer more requests a second, each of them later."""
+    engine_threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """Cores that compute one micro-batch; 0 shares the cores out among the inference threads."""
     engine: Literal["auto", "onnxruntime", "openvino", "neuron"] = "auto"
     """Inference engine; auto takes the faster one for this CPU. Naming one takes that one or does not start."""
     batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = 96

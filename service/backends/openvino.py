@@ -22,11 +22,11 @@ is no faster and keeps its own copy of the weights (about 60 MB each in fp32).
 
 
 class OpenVinoBackend:
-    """One compiled graph, one infer request for each calling thread; ``workers`` calls run at once, one core each."""
+    """One compiled graph, one infer request for each calling thread; ``workers`` calls run at once."""
 
     name = "openvino"
 
-    def __init__(self, folder: Path, precision: str = "bf16", workers: int = 1) -> None:
+    def __init__(self, folder: Path, precision: str = "bf16", workers: int = 1, threads: int = 1) -> None:
         """
         ``precision`` is ``bf16`` or ``fp32``. Raises FileMissing or BadManifest for what is no artefact, BackendFailed
         when the engine refuses the file or would compute in another precision than asked: no silent fallback.
@@ -36,7 +36,7 @@ class OpenVinoBackend:
         self._sizes = tuple(size for size in ROW_SIZES if size <= self.spec.max_row_tokens)
         self._local = threading.local()
         try:
-            self._compiled: ov.CompiledModel | None = _compile(folder / MODEL_FILE, precision, workers)
+            self._compiled: ov.CompiledModel | None = _compile(folder / MODEL_FILE, precision, workers, threads)
         except Exception as error:
             raise BackendFailed(f"openvino cannot load {folder / MODEL_FILE}: {error}") from error
         _check_precision(self._compiled, precision)
@@ -79,11 +79,11 @@ class OpenVinoBackend:
         return request
 
 
-def _compile(file: Path, precision: str, workers: int) -> ov.CompiledModel:
+def _compile(file: Path, precision: str, workers: int, threads: int) -> ov.CompiledModel:
     settings = {
         "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
         "NUM_STREAMS": workers,
-        "INFERENCE_NUM_THREADS": workers,
+        "INFERENCE_NUM_THREADS": workers * threads,
         # The server's threads share these cores; a pinned engine thread would wait for its own core.
         "ENABLE_CPU_PINNING": False,
     }
