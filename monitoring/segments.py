@@ -2,7 +2,7 @@
 Where an accuracy fell: per segment (intent, language, high-risk, channel), corrected for how many were looked at.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,6 +46,30 @@ class SegmentFinding:
     """
     is_worse: bool
     """Worse than tolerated, after correction for the number of segments."""
+
+
+def memberships_of(dimension: str, values: Sequence[str]) -> dict[str, BoolArray]:
+    """
+    Which rows are in each segment of one dimension; an empty value is in none.
+
+    >>> {name: rows.tolist() for name, rows in memberships_of("lang", ["en", "ja", "en"]).items()}
+    {'lang=en': [True, False, True], 'lang=ja': [False, True, False]}
+    """
+    column = np.asarray(values, dtype=np.str_)
+    return {f"{dimension}={value}": np.asarray(column == value) for value in np.unique(column) if value}
+
+
+def segment_references(is_correct: BoolArray, memberships: Mapping[str, BoolArray]) -> dict[str, SegmentReference]:
+    """
+    The segments of the reference window.
+
+    >>> segment_references(np.array([True, False]), {"lang=en": np.array([True, True])})
+    {'lang=en': SegmentReference(correct=1, n=2)}
+    """
+    return {
+        name: SegmentReference(int(is_correct[members].sum()), int(members.sum()))
+        for name, members in memberships.items()
+    }
 
 
 def segment_findings(

@@ -44,7 +44,7 @@ def profile() -> ReferenceProfile:
         n=4000,
         energy_quantiles=quantiles(rows.energy),
         confidence_quantiles=quantiles(rows.confidence),
-        length_quantiles=quantiles(rows.length),
+        length_quantiles=quantiles(rows.length.astype(np.float64)),
         label_counts=np.array([2400, 1200, 400]),
         confusion=np.round(4000 * np.array([[0.6], [0.3], [0.1]]) * CONFUSION_SHARES).astype(np.int64),
         lang_counts=np.bincount(rows.language, minlength=3),
