@@ -112,7 +112,7 @@ def from_raw_rows(rows: Sequence[bytes], dtype: np.dtype[np.void]) -> Records:
 @dataclass(frozen=True)
 class Limits:
     """What is remembered; older goes first, and what goes is counted. The defaults take about 16 MB a stream in memory
-    (10 intents, 384 hidden units) and 0.3 KB a prediction on disk."""
+    (10 intents, 384 hidden units) and 0.4 KB a prediction on disk."""
 
     predictions: int = 500_000
     """Predictions a stream that a label can still find. Higher bears later labels at a higher rate, on disk."""
