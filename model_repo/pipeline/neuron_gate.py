@@ -19,6 +19,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from model_repo.contract.calibration_error import bin_counts, equal_width_edges, expected_calibration_error
 from model_repo.contract.decision import Decisions, decide
 from model_repo.contract.labels import LabelledUtterance
 from model_repo.contract.outputs import BoolArray, FloatArray, ModelOutputs, concatenate
@@ -40,6 +41,7 @@ class GateLimits:
     probability: float = 0.02
     cosine: float = 0.999
     ood_auroc: float = 0.002
+    ece: float = 0.002
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class GateReport:
     max_probability_difference: float
     min_cosine: float
     ood_auroc_difference: float | None
-    """None without ood labels."""
+    """None without labels of both kinds."""
+    ece_difference: float | None
+    """Of the most probable intent on in-scope utterances, equal-width bins; None likewise."""
     failures: tuple[str, ...]
 
     @property
@@ -67,14 +71,14 @@ def gate(
     reference: ModelOutputs,
     candidate: ModelOutputs,
     policy: Policy,
-    is_ood: BoolArray | None,
+    truth: BoolArray | None,
     label: str,
     limits: GateLimits | None = None,
 ) -> GateReport:
-    """Compare two models' outputs of the same utterances; ``is_ood`` are true labels, where there are any."""
+    """Compare two models' outputs of the same utterances. ``truth`` (n, K) are their intents, ood rows all False."""
     allowed = limits or GateLimits()
     if not (candidate.is_finite() and np.isfinite(candidate.embeddings).all()):
-        return GateReport(label, len(candidate), 0.0, 1.0, 1.0, -1.0, None, ("an output is NaN or infinite",))
+        return GateReport(label, len(candidate), 0.0, 1.0, 1.0, -1.0, None, None, ("an output is NaN or infinite",))
     before, after = decide(reference, policy), decide(candidate, policy)
     is_equal = (
         (before.is_accepted == after.is_accepted).all(axis=1)
@@ -82,9 +86,10 @@ def gate(
         & (before.is_age_sensitive == after.is_age_sensitive)
     )
     distance = threshold_distances(before, policy)[~is_equal].max(initial=0.0)
-    ranked = None
-    if is_ood is not None and is_ood.any() and not is_ood.all():
+    ranked = calibrated = None
+    if truth is not None and 0 < (is_ood := np.asarray(~truth.any(axis=1))).sum() < len(truth):
         ranked = abs(float(auroc(before.energies, is_ood)) - float(auroc(after.energies, is_ood)))
+        calibrated = abs(_ece(before, truth) - _ece(after, truth))
     report = GateReport(
         label=label,
         n=len(reference),
@@ -93,6 +98,7 @@ def gate(
         max_probability_difference=float(np.abs(before.probabilities - after.probabilities).max()),
         min_cosine=float(_cosines(reference.embeddings, candidate.embeddings).min()),
         ood_auroc_difference=ranked,
+        ece_difference=calibrated,
         failures=(),
     )
     return replace(report, failures=_failures(report, allowed))
@@ -118,6 +124,7 @@ def _failures(report: GateReport, allowed: GateLimits) -> tuple[str, ...]:
         ("furthest_from_threshold", allowed.threshold_distance),
         ("max_probability_difference", allowed.probability),
         ("ood_auroc_difference", allowed.ood_auroc),
+        ("ece_difference", allowed.ece),
     )
     low = [
         f"{name} is {getattr(report, name):.5f}, at least {limit} it must be"
@@ -130,6 +137,13 @@ def _failures(report: GateReport, allowed: GateLimits) -> tuple[str, ...]:
         if (getattr(report, name) or 0.0) > limit
     ]
     return (*low, *high)
+
+
+def _ece(decisions: Decisions, truth: BoolArray) -> float:
+    inside = truth.any(axis=1)
+    is_correct = truth[np.arange(len(truth)), decisions.top]
+    bins = bin_counts(decisions.probabilities.max(axis=1)[inside], is_correct[inside], equal_width_edges())
+    return float(expected_calibration_error(bins))
 
 
 def _cosines(left: FloatArray, right: FloatArray) -> FloatArray:
@@ -180,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from model_repo.pipeline.export import run_network
     from model_repo.pipeline.network import load_checkpoint
     from model_repo.pipeline.train import load_outputs
+    from model_repo.pipeline.truth import truth_of
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder that the train stage wrote")
@@ -195,8 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ids = _encode(checkpoint.tokenizer_file, test)
     reference = run_network(checkpoint.network, ids)
     candidate = run_emulated(PackedRouter(checkpoint.network, 32).eval(), ids)
-    is_ood = np.asarray([utterance.is_ood for utterance in test])
-    report = gate(reference, candidate, policy, is_ood, LABEL)
+    report = gate(reference, candidate, policy, truth_of(test, taxonomy).targets, LABEL)
     text = json.dumps(asdict(report), indent=2)
     print(text)
     if args.report:

@@ -25,20 +25,34 @@ def outputs() -> ModelOutputs:
     return ModelOutputs(logits, rng.normal(-5, 1, N), rng.normal(size=(N, 8)))
 
 
-IS_OOD = np.arange(N) % 5 == 0
+TRUTH = (outputs().logits == outputs().logits.max(axis=1, keepdims=True)) & (np.arange(N) % 5 != 0)[:, None]
+"""The most probable intent of each row; every fifth row is ood."""
 
 
 def failures(candidate: ModelOutputs) -> str:
     """What the gate says of it."""
-    return "; ".join(gate(outputs(), candidate, POLICY, IS_OOD, "test").failures)
+    return "; ".join(gate(outputs(), candidate, POLICY, TRUTH, "test").failures)
 
 
 def test_equal_outputs_pass() -> None:
     """With every figure perfect."""
-    report = gate(outputs(), outputs(), POLICY, IS_OOD, "test")
+    report = gate(outputs(), outputs(), POLICY, TRUTH, "test")
     assert report.is_passed
     assert (report.n, report.decisions_equal, report.max_probability_difference) == (N, 1.0, 0.0)
-    assert report.ood_auroc_difference == 0.0
+    assert report.ood_auroc_difference == report.ece_difference == 0.0
+
+
+def test_without_labels_of_both_kinds_neither_ranking_nor_calibration_is_judged() -> None:
+    """They are not counted as kept."""
+    for truth in (None, np.ones((N, 3), dtype=bool)):
+        report = gate(outputs(), outputs(), POLICY, truth, "test")
+        assert report.ood_auroc_difference is report.ece_difference is None
+
+
+def test_flattened_probabilities_fail_on_calibration() -> None:
+    """Though no decision's top intent changes."""
+    before = outputs()
+    assert "ece_difference" in failures(dataclasses.replace(before, logits=before.logits * 0.7))
 
 
 def test_noise_of_a_thousandth_passes() -> None:
