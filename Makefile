@@ -67,5 +67,5 @@ clean: ## Remove the environments and caches
 
 .venv-dev/.installed: $(LOCKED)
 	$(PYTHON) -m venv .venv-dev
-	$(DEV) $(INSTALL) '.[train,loadtest,dev]'
+	$(DEV) $(INSTALL) '.[train,monitoring,loadtest,dev]'
 	@touch $@

@@ -68,8 +68,8 @@ def _version_parser(parser: argparse.ArgumentParser) -> None:
 def _run_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="default: runs/<preset>")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the preset")
+    parser.add_argument("--repository", type=Path, help="default: <out>/versions, so that nothing that serves changes")
     _add_sources(parser)
-    _add_repository(parser)
     _add_preset(parser)
     parser.set_defaults(call=_run)
 
@@ -161,7 +161,9 @@ def _run(args: argparse.Namespace) -> None:
     out = args.out or Path("runs") / preset.name
     data = out / "data"
     build(args.data, data, preset=args.preset)
-    run(data, out, Store(args.repository), read_taxonomy(data), preset, args.seeds or preset.train.seeds)
+    store = Store(args.repository or out / "versions")
+    version = run(data, out, store, read_taxonomy(data), preset, args.seeds or preset.train.seeds)
+    print(f"version {version} is in {store.root}")
 
 
 def _benchmark(args: argparse.Namespace) -> None:

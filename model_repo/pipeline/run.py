@@ -39,6 +39,7 @@ def run(data: Path, out: Path, store: Store, taxonomy: Taxonomy, preset: Preset,
         seed=best,
         commands=(f"make train PRESET={preset.name}",),
     )
+    store.root.mkdir(parents=True, exist_ok=True)
     manifest, policy = make_version(out / f"seed-{best}", data, out / "version", store, taxonomy, settings)
     store.promote(manifest.version, policy.revision, f"made by preset {preset.name}, seed {best}")
     return manifest.version
