@@ -39,7 +39,7 @@ SIZES = (32, 56, 96, 144, 192, 256)
 """Row sizes chosen by ``neuron_buckets`` for the authored messages; docs/inferentia.md has its printout."""
 GOLDEN_UTTERANCES = 64
 MAX_LOGIT_DIFFERENCE = 0.05
-"""Between checkpoint and version on the golden utterances: half-precision weights made 0.008 at most on 2,507 messages."""
+"""Between checkpoint and version on the golden utterances: half-precision weights made 0.008 on 2,507 messages."""
 PLATFORM_VARIABLE = "NEURON_PLATFORM_TARGET_OVERRIDE"
 _PRECISION = {"none": "fp32", "matmult": None, "all": None}
 
