@@ -145,7 +145,7 @@ def _feeds(spec: EngineSpec, utterances: Utterances) -> list[dict[str, Any]]:
 
 
 def _quantise_openvino(packed: Path, spec: EngineSpec, calibration: Utterances) -> Path:
-    import nncf  # type: ignore[import-untyped]
+    import nncf
 
     file = packed.with_name("openvino-int8.xml")
     quantised = nncf.quantize(
