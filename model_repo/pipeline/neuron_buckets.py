@@ -130,7 +130,7 @@ def grid_work(lengths: Sequence[int], sequences: Sequence[int], batch: int = GRI
     The same utterances on the grid {1, batch} x sequences, cut in the way that costs least (sorted, then exact search).
 
     >>> grid_work([10, 12, 60], (16, 64))
-    Work(tokens=96, calls=3)
+    Work(tokens=128, calls=2)
     """
     padded = [next(s for s in sequences if s >= length) for length in sorted(lengths)]
 
