@@ -64,7 +64,7 @@ def optimal_edges(demand: FloatArray, count: int, step: int = 1) -> tuple[int, .
     ``demand[v]`` is the weight of value v, for v from 0; the last edge holds the largest value that has weight.
     Dynamic programming over the candidate edges: O(count n^2) for n candidates.
 
-    >>> optimal_edges(np.array([0, 5.0, 0, 0, 5.0, 0, 0, 1.0]), 2)
+    >>> optimal_edges(np.array([0, 5.0, 0, 0, 6.0, 0, 0, 1.0]), 2)
     (4, 7)
     >>> optimal_edges(np.array([0, 5.0, 0, 0, 5.0, 0, 0, 1.0]), 3)
     (1, 4, 7)
