@@ -14,6 +14,7 @@ Data, without torch:
 - ``adapt``: neighbouring shops' text made usable here
 - ``generator``: messages of our own, composed by a grammar
 - ``grammar``: the grammar's files
+- ``composing``: two authored requests in one message
 - ``typing_noise``: how people mistype
 - ``corrections``: labels set right, in the training split only
 - ``splits``: near-duplicate groups, and a split that none straddles

@@ -18,6 +18,7 @@ from typing import Any
 
 from model_repo.contract.labels import OOD, LabelledUtterance, Taxonomy
 from model_repo.pipeline.adapt import adapt
+from model_repo.pipeline.composing import compose
 from model_repo.pipeline.corrections import correct, read_corrections
 from model_repo.pipeline.data_card import DataReport, count, render_card
 from model_repo.pipeline.dataset import write_utterances
@@ -60,7 +61,9 @@ def build(data_folder: Path | None, out: Path, seed: int = 42, preset: str = "de
     parts = split(authored, seed)
     authored, corrected = correct(authored, parts, read_corrections())
     public = gather(mixture, data_folder, taxonomy, grammar, seed)
-    candidates = [*generated, *public.utterances]
+    trained = [u for u, part in zip(authored, parts, strict=True) if part == "train"]
+    composed = compose(trained, mixture.composed, grammar.slots, seed) if mixture.composed else []
+    candidates = [*generated, *composed, *public.utterances]
     held_out = [u.text for u, part in zip(authored, parts, strict=True) if part != "train"]
     _say(f"comparing {len(candidates):,} additions with {len(held_out):,} held-out messages")
     additions, dropped = keep_apart(candidates, [u.text for u in authored], held_out)

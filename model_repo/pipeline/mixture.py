@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from model_repo.contract.labels import OOD, Taxonomy
+from model_repo.pipeline.composing import ComposingSettings
 from model_repo.pipeline.generator import GeneratorSettings
 from model_repo.pipeline.settings import PRESETS, BadPreset
 
 MIXTURES = PRESETS / "data.toml"
-KEYS = {"authored", "unshippable", "generator", "sources"}
+KEYS = {"authored", "unshippable", "composed", "generator", "sources"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Mixture:
     generator: GeneratorSettings | None
     sources: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Public set -> label -> most utterances of it."""
+    composed: ComposingSettings | None = None
+    """Messages of two intents put together from authored training messages."""
 
 
 def read_mixture(name: str, file: Path = MIXTURES) -> Mixture:
@@ -38,14 +41,16 @@ def read_mixture(name: str, file: Path = MIXTURES) -> Mixture:
     if odd or "authored" not in table or "unshippable" not in table:
         got, known = ", ".join(sorted(table)), ", ".join(sorted(KEYS))
         raise BadPreset(f"{file.name}: [{name}] needs authored and unshippable, and may have of {known}; got {got}")
-    if not table["authored"] and ("generator" not in table or table.get("sources")):
-        raise BadPreset(f"{file.name}: [{name}] without authored messages must have a generator and no public sources")
+    added = table.get("sources") or table.get("composed")
+    if not table["authored"] and ("generator" not in table or added):
+        raise BadPreset(f"{file.name}: [{name}] without authored messages must have a generator, and nothing else")
     return Mixture(
         name=name,
         authored=table["authored"],
         unshippable=table["unshippable"],
         generator=_generator(table["generator"], f"{file.name}: [{name}.generator]") if "generator" in table else None,
         sources=table.get("sources", {}),
+        composed=_composing(table["composed"], f"{file.name}: [{name}.composed]") if "composed" in table else None,
     )
 
 
@@ -53,9 +58,20 @@ def check_labels(mixture: Mixture, taxonomy: Taxonomy) -> None:
     """Raises BadPreset for a label that is no intent of the taxonomy, nor ood."""
     named = {label for caps in mixture.sources.values() for label in caps}
     named |= set(mixture.generator.labels) if mixture.generator else set()
+    named |= set(mixture.composed.alone) if mixture.composed else set()
     unknown = named - {*taxonomy.intents, OOD}
     if unknown:
         raise BadPreset(f"mixture {mixture.name!r} names labels the taxonomy lacks: {', '.join(sorted(unknown))}")
+
+
+def _composing(table: Mapping[str, Any], where: str) -> ComposingSettings:
+    try:
+        settings = ComposingSettings(**{**table, "alone": tuple(table.get("alone", ()))})
+    except TypeError as error:
+        raise BadPreset(f"{where} {error}") from None
+    if settings.count < 1:
+        raise BadPreset(f"{where}: count must be at least 1, got {settings.count}")
+    return settings
 
 
 def _generator(table: Mapping[str, Any], where: str) -> GeneratorSettings:
