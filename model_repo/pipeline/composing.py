@@ -1,7 +1,7 @@
 """
 Messages of two intents, put together from authored messages of one: two requests in one breath.
 
-Real second intents are rare and short of variety; two people's sentences behind one another are not quite how one
+Messages that people wrote with two intents are few; two people's sentences behind one another are not quite how one
 person writes, so these only ever go into training.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model_repo.contract.labels import LabelledUtterance
+from model_repo.pipeline.grammar import JOINTS
 from model_repo.pipeline.splits import normalise
 
 LONGEST = 90
 """Characters of a part; longer ones are no half of a message."""
 SOURCE = "composed"
-JOINTS = {"en": "joint", "ja": "joint_ja", "mix": "joint_mix"}
 TRIES = 20
 """Draws for each message asked for, before the text is called too little."""
 

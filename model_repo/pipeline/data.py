@@ -61,8 +61,7 @@ def build(data_folder: Path | None, out: Path, seed: int = 42, preset: str = "de
     parts = split(authored, seed)
     authored, corrected = correct(authored, parts, read_corrections())
     public = gather(mixture, data_folder, taxonomy, grammar, seed)
-    trained = [u for u, part in zip(authored, parts, strict=True) if part == "train"]
-    composed = compose(trained, mixture.composed, grammar.slots, seed) if mixture.composed else []
+    composed = composed_messages(mixture, authored, parts, grammar, seed)
     candidates = [*generated, *composed, *public.utterances]
     held_out = [u.text for u, part in zip(authored, parts, strict=True) if part != "train"]
     _say(f"comparing {len(candidates):,} additions with {len(held_out):,} held-out messages")
@@ -86,6 +85,18 @@ def read_authored(folder: Path = DATA / AUTHORED) -> list[LabelledUtterance]:
                 row = {**json.loads(line), "source": AUTHORED, "origin": "authored", "group": file.stem}
                 utterances.append(LabelledUtterance.from_json(row))
     return utterances
+
+
+def composed_messages(
+    mixture: Mixture, authored: Sequence[LabelledUtterance], parts: Sequence[str], grammar: Grammar, seed: int
+) -> list[LabelledUtterance]:
+    """What the mixture has put together; of the training split alone, since half of a held-out message judges too."""
+    if mixture.composed is None:
+        return []
+    trained = [u for u, part in zip(authored, parts, strict=True) if part == "train"]
+    composed = compose(trained, mixture.composed, grammar.slots, seed)
+    _say(f"composed {len(composed):,} messages of the {mixture.composed.count:,} asked for")
+    return composed
 
 
 @dataclass(frozen=True)

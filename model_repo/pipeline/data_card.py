@@ -103,7 +103,8 @@ def _opening(report: DataReport) -> str:
     return (
         "A message with two intents counts under both. Origin: `live` typed by customers of a running service,"
         " `authored` crowd, editorial or composed for this project, `generated` machine-expanded by its publisher,"
-        " `synthetic` made by this project's generator. Shares are those of the set, not of traffic."
+        " `synthetic` made by this project's generator or composed of two authored messages."
+        " Shares are those of the set, not of traffic."
         f" By the licences of its sources, a version trained on it {rights}."
     )
 

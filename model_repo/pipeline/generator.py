@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model_repo.contract.labels import OOD, LabelledUtterance
-from model_repo.pipeline.grammar import Family, Grammar, expand
+from model_repo.pipeline.grammar import JOINTS, Family, Grammar, expand
 from model_repo.pipeline.splits import normalise
 from model_repo.pipeline.typing_noise import roughen
 
@@ -87,8 +87,7 @@ def _joined(grammar: Grammar, settings: GeneratorSettings, lang: str, rng: rando
     if lang == "mix" and len({part.lang for part in parts}) == 1 and parts[0].lang != "mix":
         return None
     texts = [expand(rng.choice(part.templates), grammar, rng) for part in parts]
-    joint = {"en": "joint", "ja": "joint_ja", "mix": "joint_mix"}[lang]
-    text = texts[0] + "".join(rng.choice(grammar.slots[joint]) + more for more in texts[1:])
+    text = texts[0] + "".join(rng.choice(grammar.slots[JOINTS[lang]]) + more for more in texts[1:])
     intents = tuple(intent for part in parts for intent in part.intents)
     text = roughen(_addressed(text, lang, grammar, rng), rng)
     return _utterance(text, intents, any(part.age_sensitive for part in parts), lang)

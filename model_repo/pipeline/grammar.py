@@ -17,6 +17,8 @@ from model_repo.contract.labels import LANGUAGES
 
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{(\w+)\}")
+JOINTS = {"en": "joint", "ja": "joint_ja", "mix": "joint_mix"}
+"""By language, the slot of what people put between two requests."""
 
 
 class BadGrammar(ValueError):

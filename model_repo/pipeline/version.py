@@ -20,7 +20,8 @@ from model_repo.contract.engine import TOKENIZER_FILE, EngineSpec
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
-from model_repo.pipeline import calibrate, evaluate
+from model_repo.pipeline import calibrate, composing, evaluate, generator
+from model_repo.pipeline.data import AUTHORED
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.export import ExportReport, export, read_artefact_spec, run_artefact
 from model_repo.pipeline.model_card import DataSource, Purpose, model_card
@@ -32,7 +33,7 @@ from model_repo.store import Store, sha256_of
 PINNED = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
 CARD = "model_card.md"
 OWN_LICENCE = "free for any purpose"
-OWN_ORIGINS = {"manga_authored": "authored", "generator": "synthetic"}
+OWN_ORIGINS = {AUTHORED: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
 """Who wrote the text that lives in this repository."""
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
+from model_repo.pipeline.composing import ComposingSettings
 from model_repo.pipeline.data import (
     build,
+    composed_messages,
     digest,
     find_data_folder,
     gather,
@@ -89,6 +91,21 @@ def test_near_duplicates_of_what_judges_are_dropped() -> None:
     assert dropped == {"duplicates": 3, "near_duplicates_of_held_out": 0}
     close = [_utterance("how long does a parcel to norway take, pleases")]
     assert keep_apart(close, held_out, held_out) == ([], {"duplicates": 0, "near_duplicates_of_held_out": 1})
+
+
+def test_nothing_that_judges_is_composed_into_training() -> None:
+    """Half of a held-out message behind another one is too unlike it for the near-duplicate filter to see."""
+    mixture = Mixture("m", True, False, generator=None, composed=ComposingSettings(200))
+    authored = [
+        LabelledUtterance(f"{part} message {i} about {intent}", (intent,), False)
+        for part in ("train", "validation", "test")
+        for intent in ("faq", "promotion")
+        for i in range(6)
+    ]
+    composed = composed_messages(mixture, authored, [u.text.split()[0] for u in authored], GRAMMAR, seed=1)
+    assert composed
+    assert not [u.text for u in composed if "validation" in u.text or "test" in u.text]
+    assert composed_messages(_mixture(), authored, ["train"] * len(authored), GRAMMAR, seed=1) == []
 
 
 def test_cap_is_spread_over_the_labels_of_the_publisher() -> None:
