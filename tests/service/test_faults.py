@@ -114,22 +114,27 @@ def test_several_workers_share_the_port_the_log_and_the_metrics(tmp_path: Path) 
 
 
 def test_a_full_disk_does_not_stop_answers_and_losses_are_counted(tmp_path: Path) -> None:
-    """The file may not grow beyond a limit, as on a full disk."""
+    """
+    The file may not grow beyond a limit, as on a full disk. Looked at while it is full: what is folded in at a retry
+    makes room again for a while.
+    """
     limits = {"TEST_FILE_LIMIT_BYTES": "200000", "ROUTER_EVENT_BACKLOG": "10"}
     with process_running(tmp_path, **limits) as service, contextlib.closing(service.connect()) as connection:
-        for number in range(300):
-            status, _ = post(connection, "/route", {"text": "hello", "request_id": str(number)})
+        for sent in range(1, 301):
+            status, _ = post(connection, "/route", {"text": "hello", "request_id": str(sent)})
             assert status == 200
-        connection.request("GET", "/health/ready")
-        response = connection.getresponse()
-        state = json.loads(response.read())
+            connection.request("GET", "/health/ready")
+            response = connection.getresponse()
+            state = json.loads(response.read())["event_log"]
+            assert response.status == 200
+            if state["status"] == "failing" and state["lost"] >= 30:
+                break
         connection.request("GET", "/metrics")
         metrics = connection.getresponse().read().decode()
-    assert response.status == 200
-    assert state["event_log"]["status"] == "failing"
-    stored = len(logged(tmp_path / "events.sqlite"))
-    assert state["event_log"]["lost"] == 300 - stored - state["event_log"]["waiting"] > 0
-    assert f"router_events_lost_total {float(state['event_log']['lost'])}" in metrics
+        stored = len(logged(tmp_path / "events.sqlite"))
+    assert state["status"] == "failing"
+    assert state["lost"] == sent - stored - state["waiting"] >= 30
+    assert f"router_events_lost_total {float(state['lost'])}" in metrics
 
 
 @pytest.mark.parametrize("file", ["deployment.json", "1/manifest.json", "1/model.onnx", "1/tokenizer.json"])
