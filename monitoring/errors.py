@@ -2,15 +2,22 @@
 What can go wrong in the sidecar.
 
     MonitoringError
+    ├── BadSettings      an environment variable is wrong or unknown: do not start
     ├── LogUnavailable   the event log is missing, locked or damaged: wait and look again
     ├── StateInUse       another sidecar works on this state: do not start
     ├── BadFailureTree   the failure tree names what is not there, or cannot be walked: do not start
+    ├── BadHook          an action of the tree has nothing that does it, or a hook cannot work: do not start
+    ├── HookFailed       an action could not be done now: the outbox tries again
     └── BadState         the state file is not one that this version can go on from: do not start
 """
 
 
 class MonitoringError(Exception):
     """Root of the tree; the message names the file and the reason."""
+
+
+class BadSettings(MonitoringError):
+    """A setting is wrong or unknown; the message names each variable."""
 
 
 class LogUnavailable(MonitoringError):
@@ -27,3 +34,11 @@ class BadState(MonitoringError):
 
 class BadFailureTree(MonitoringError):
     """The tree cannot be walked: the message names the part, what it says and what is allowed."""
+
+
+class BadHook(MonitoringError):
+    """Nothing does an action that the tree names, or a hook lacks what it needs; the message names both."""
+
+
+class HookFailed(MonitoringError):
+    """An action could not be done now. Raised to be tried again; what is final is a result instead."""
