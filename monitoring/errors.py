@@ -8,6 +8,7 @@ What can go wrong in the sidecar.
     ├── BadFailureTree   the failure tree names what is not there, or cannot be walked: do not start
     ├── BadHook          an action of the tree has nothing that does it, or a hook cannot work: do not start
     ├── HookFailed       an action could not be done now: the outbox tries again
+    ├── CannotReport     a report was asked for that cannot be made: its message names the argument
     └── BadState         the state file is not one that this version can go on from: do not start
 """
 
@@ -42,3 +43,7 @@ class BadHook(MonitoringError):
 
 class HookFailed(MonitoringError):
     """An action could not be done now. Raised to be tried again; what is final is a result instead."""
+
+
+class CannotReport(MonitoringError):
+    """A report cannot be made of what was asked for; the message names the argument and what is allowed."""
