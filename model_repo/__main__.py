@@ -7,15 +7,21 @@ The offline pipeline: a folder in, a folder out.
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
     python -m model_repo benchmark clinc150 --out DIR    the same on a public set
     python -m model_repo promote 2 --reason "..."        what serves
+    python -m model_repo rollback --reason "..."         the previous version, or policy revision, serves again
+    python -m model_repo reload --reason "..."           what serves is opened anew
+    python -m model_repo tune --reason "..." [limits]    lower limits of the service, or give them back
     python -m model_repo compile-neuron --checkpoint DIR --version DIR   programs for Inferentia2
 """
 
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from model_repo.contract.deployment import Deployment
+from model_repo.contract.errors import ContractError
+from model_repo.contract.tuning import Tuning
 from model_repo.store import Store
 
 VERSIONS = Path(__file__).parent / "versions"
@@ -34,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _run_parser(stages.add_parser("run", help="every stage"))
     _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
     _promote_parser(stages.add_parser("promote", help="say which version serves"))
+    _rollback_parser(stages.add_parser("rollback", help="serve the previous version or policy revision again"))
+    _reload_parser(stages.add_parser("reload", help="have what serves opened anew"))
+    _tune_parser(
+        stages.add_parser("tune", help="lower limits of the service; without a limit, the settings hold again")
+    )
     _compile_neuron_parser(stages.add_parser("compile-neuron", help="programs for Inferentia2, on any x86 host"))
     args = parser.parse_args(arguments)
     args.call(args)
@@ -90,6 +101,29 @@ def _promote_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True)
     _add_repository(parser)
     parser.set_defaults(call=_promote)
+
+
+def _rollback_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True)
+    _add_repository(parser)
+    parser.set_defaults(call=_rollback)
+
+
+def _reload_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", required=True)
+    _add_repository(parser)
+    parser.set_defaults(call=_reload)
+
+
+def _tune_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-tokens", type=int, help="tokens computed together")
+    parser.add_argument("--batch-utterances", type=int, help="utterances computed together")
+    parser.add_argument("--max-in-flight", type=int, help="most utterances inside at once")
+    parser.add_argument("--max-tokens", type=int, help="longest utterance; what is longer is cut")
+    parser.add_argument("--reload", action="store_true", help="open what serves anew as well")
+    parser.add_argument("--reason", required=True)
+    _add_repository(parser)
+    parser.set_defaults(call=_tune)
 
 
 def _compile_neuron_parser(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +211,30 @@ def _benchmark(args: argparse.Namespace) -> None:
 
 def _promote(args: argparse.Namespace) -> None:
     print(Store(args.repository).promote(args.version, args.policy_revision, args.reason))
+
+
+def _rollback(args: argparse.Namespace) -> None:
+    _report(lambda: Store(args.repository).roll_back(args.reason))
+
+
+def _reload(args: argparse.Namespace) -> None:
+    _report(lambda: Store(args.repository).reload(args.reason))
+
+
+def _tune(args: argparse.Namespace) -> None:
+    def tune() -> Deployment:
+        tuning = Tuning(args.batch_tokens, args.batch_utterances, args.max_in_flight, args.max_tokens)
+        return Store(args.repository).tune(tuning, args.reason, reload=args.reload)
+
+    _report(tune)
+
+
+def _report(change: Callable[[], Deployment]) -> None:
+    """What serves after a change; a refused one ends the process with its message."""
+    try:
+        print(json.dumps(change().to_json(), indent=2, ensure_ascii=False))
+    except ContractError as refused:
+        raise SystemExit(str(refused)) from None
 
 
 def _compile_neuron(args: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 Versions on disk, digests, deployment state. Every change is atomic and numbered.
 
     <root>/
-      deployment.json            number, champion (version, policy revision and its digest), history
+      deployment.json            number, champion (version, policy revision and its digest), tuning, reload, history
       <version>/manifest.json    what is in the folder, with the SHA-256 of each file
       <version>/policies/<revision>.json
       <version>/...              weights, tokenizer, reference profile, model card, figures
@@ -12,43 +12,33 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from model_repo.contract.errors import BadManifest, DigestMismatch, FileMissing, VersionError, VersionNotFound
+from model_repo.contract.deployment import Alias, Deployment, promoted, remembered, rolled_back
+from model_repo.contract.errors import (
+    BadManifest,
+    BadTuning,
+    DeploymentMoved,
+    DigestMismatch,
+    FileMissing,
+    VersionError,
+    VersionNotFound,
+)
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
 from model_repo.contract.reference import ReferenceProfile
+from model_repo.contract.tuning import Tuning
 
 DEPLOYMENT = "deployment.json"
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npz"
-HISTORY_KEPT = 50
-
-
-@dataclass(frozen=True)
-class Alias:
-    """What one role serves: a version under one revision of its policy."""
-
-    version: str
-    policy_revision: int
-    policy_sha256: str
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """Which version serves. ``number`` grows by one with every change: a watcher compares it."""
-
-    number: int
-    champion: Alias
-    changed: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -72,17 +62,13 @@ class Store:
         self.root = root
 
     def deployment(self) -> Deployment:
-        """What serves now; raises FileMissing or BadManifest naming the file."""
+        """What serves now; raises FileMissing, BadManifest or BadTuning naming the file."""
+        return self._parsed(_read_json(self.root / DEPLOYMENT))
+
+    def history(self) -> tuple[Deployment, ...]:
+        """Every deployment that is remembered, oldest first: the last one serves. Raises as ``deployment`` does."""
         data = _read_json(self.root / DEPLOYMENT)
-        try:
-            return Deployment(
-                number=int(data["number"]),
-                champion=Alias(**data["champion"]),
-                changed=str(data["changed"]),
-                reason=str(data["reason"]),
-            )
-        except (KeyError, TypeError, ValueError) as wrong:
-            raise BadManifest(f"{self.root / DEPLOYMENT} is damaged: {wrong!r}") from wrong
+        return tuple(self._parsed(entry) for entry in (*data.get("history", ()), data))
 
     def versions(self) -> list[str]:
         """Every version folder, oldest number first."""
@@ -155,24 +141,71 @@ class Store:
                 raise VersionError(f"policy {policy.name} exists already and is never overwritten")
             _write_json(file, policy.to_json(manifest.taxonomy))
 
-    def promote(self, version: str, policy_revision: int, reason: str) -> Deployment:
-        """Make a version under a policy revision the champion, after checking all its digests; atomic."""
+    # Changes of what serves. Each is atomic, numbered and remembered with its reason. ``expected`` is the number of the
+    # deployment that a change was decided on: it raises DeploymentMoved when that serves no more.
+
+    def promote(self, version: str, policy_revision: int, reason: str, *, expected: int | None = None) -> Deployment:
+        """Make a version under a policy revision the champion, after checking all its digests."""
         self.load(version)
         self.policy(version, policy_revision)
-        digest = sha256_of(self._policy_file(version, policy_revision))
-        with self._lock():
-            file = self.root / DEPLOYMENT
-            before: Mapping[str, Any] = _read_json(file) if file.exists() else {"number": 0, "history": []}
-            deployment = Deployment(
-                number=int(before["number"]) + 1,
-                champion=Alias(version, policy_revision, digest),
-                changed=datetime.now(UTC).isoformat(timespec="seconds"),
-                reason=reason,
-            )
-            past = {k: v for k, v in before.items() if k not in ("history", "schema")}
-            history = [*before.get("history", []), *([past] if past["number"] else [])]
-            _write_json(file, {"schema": 1, **asdict(deployment), "history": history[-HISTORY_KEPT:]})
+        alias = Alias(version, policy_revision, sha256_of(self._policy_file(version, policy_revision)))
+        return self._change(reason, expected, lambda past: promoted(past, alias))
+
+    def reload(self, reason: str, *, expected: int | None = None) -> Deployment:
+        """Have what serves opened anew, after checking all its digests."""
+        return self._change(reason, expected, self._reloaded)
+
+    def tune(self, tuning: Tuning, reason: str, *, reload: bool = False, expected: int | None = None) -> Deployment:
+        """Replace the tuning as a whole; NO_TUNING gives every limit back to the settings. May reload as well."""
+
+        def tuned(past: Sequence[Deployment]) -> Deployment:
+            return replace(self._reloaded(past) if reload else _serving(past), tuning=tuning)
+
+        return self._change(reason, expected, tuned)
+
+    def roll_back(self, reason: str, *, expected: int | None = None) -> Deployment:
+        """
+        Serve the previous version again, or an earlier policy revision when there was no other version.
+
+        Checks all its digests. Never goes forward to what was rolled back from. Raises NothingToRollBackTo.
+        """
+
+        def back(past: Sequence[Deployment]) -> Deployment:
+            deployment = rolled_back(past)
+            champion = deployment.champion
+            self.load(champion.version)
+            self.policy(champion.version, champion.policy_revision, champion.policy_sha256)
             return deployment
+
+        return self._change(reason, expected, back)
+
+    def _reloaded(self, past: Sequence[Deployment]) -> Deployment:
+        serving = _serving(past)
+        self.load(serving.champion.version)
+        return replace(serving, reload=serving.reload + 1)
+
+    def _change(
+        self, reason: str, expected: int | None, change: Callable[[Sequence[Deployment]], Deployment]
+    ) -> Deployment:
+        file = self.root / DEPLOYMENT
+        with self._lock():
+            past = self.history() if file.exists() else ()
+            number = past[-1].number if past else 0
+            if expected not in (None, number):
+                raise DeploymentMoved(f"deployment {number} serves, but the change was decided on {expected}")
+            changed = datetime.now(UTC).isoformat(timespec="seconds")
+            new = replace(change(past), number=number + 1, changed=changed, reason=reason)
+            history = [deployment.to_json() for deployment in remembered((*past, new))]
+            _write_json(file, {"schema": 1, **new.to_json(), "history": history})
+            return new
+
+    def _parsed(self, data: Mapping[str, Any]) -> Deployment:
+        try:
+            return Deployment.from_json(data)
+        except BadTuning as wrong:
+            raise BadTuning(f"{self.root / DEPLOYMENT}: {wrong}") from wrong
+        except ValueError as wrong:
+            raise BadManifest(f"{self.root / DEPLOYMENT} is damaged: {wrong}") from wrong
 
     def _policy_file(self, version: str, revision: int) -> Path:
         return self.root / version / "policies" / f"{revision}.json"
@@ -183,6 +216,12 @@ class Store:
         with (self.root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _serving(past: Sequence[Deployment]) -> Deployment:
+    if not past:
+        raise VersionError("nothing serves yet; promote a version first")
+    return past[-1]
 
 
 def sha256_of(file: Path) -> str:

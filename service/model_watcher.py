@@ -8,8 +8,9 @@ nothing to go on with, and the error is raised.
 import asyncio
 import logging
 
+from model_repo.contract.deployment import Alias, Deployment
 from model_repo.contract.errors import ContractError
-from model_repo.store import Alias, Deployment, Store
+from model_repo.store import Store
 from service.engine import Engine
 from service.errors import ServiceError
 from service.serving import Serving, ServingPlan

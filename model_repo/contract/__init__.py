@@ -10,6 +10,7 @@ In reading order:
 - ``decision``: logits + policy -> accepted intents and the ood verdict
 - ``metrics``: accuracy, F1, Brier and their kin, of one sample or of many resamples at once
 - ``calibration_error``: how far confidence is from accuracy, from bins that a fleet can add up
+- ``temperature``: the temperature that labels ask for, and thresholds that survive another one
 - ``ranking``: how well a score tells ood from in-scope: AUROC, FPR95, AUPR
 - ``costs``: what each kind of mistake costs the business
 - ``bootstrap``: a figure is a value with its 95% interval, its sample count and its data
@@ -18,5 +19,7 @@ In reading order:
 - ``engine``: what the export stage tells a serving engine about the graph it wrote
 - ``packing``: utterances laid end to end in one row: the input of the packed graph
 - ``manifest``: what a model version folder holds, with digests
+- ``tuning``: limits that a deployment lowers below the settings of the service
+- ``deployment``: what serves, and how one deployment follows from those before
 - ``neuron``: the Inferentia2 artefact, and why it may be refused
 """

@@ -8,12 +8,15 @@ What can be wrong with a value that crosses a boundary.
     ├── BadEvent           an event that cannot be read
     ├── BadManifest        a manifest that lacks a field or has one of the wrong type
     ├── BadCosts           a cost table that does not fit its taxonomy
+    ├── BadTuning          a limit that a deployment may not have
+    ├── DeploymentMoved    what serves is no longer what a change was decided on
     ├── CannotMeasure      data that a measure is not defined on
     ├── NeuronRefused      Inferentia cannot be used, with the reason (in ``neuron``)
     └── VersionError       a version folder that must not be served
         ├── VersionNotFound
         ├── FileMissing
-        └── DigestMismatch
+        ├── DigestMismatch
+        └── NothingToRollBackTo
 """
 
 
@@ -45,6 +48,14 @@ class BadCosts(ContractError):
     """A cost table that names unknown labels, or a cost that is negative or not a number."""
 
 
+class BadTuning(ContractError):
+    """A tuned limit that is unknown, no whole number or too small."""
+
+
+class DeploymentMoved(ContractError):
+    """What serves is no longer what a change was decided on."""
+
+
 class CannotMeasure(ContractError):
     """Data that a measure is not defined on: none, of unequal length, out of range, or of one class only."""
 
@@ -63,3 +74,7 @@ class FileMissing(VersionError):
 
 class DigestMismatch(VersionError):
     """A file's content is not what the manifest says it was."""
+
+
+class NothingToRollBackTo(VersionError):
+    """No earlier version or policy revision is remembered."""
