@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from model_repo.contract.decision import decide, energy, sigmoid, softmax
 from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.labels import LANGUAGES, LabelledUtterance, Taxonomy
-from model_repo.contract.metrics import top_in_set
 from model_repo.contract.outputs import BoolArray, FloatArray, IntArray, ModelOutputs
 from model_repo.contract.policy import Policy
 from model_repo.contract.ranking import auroc
 from model_repo.contract.reference import EMBEDDINGS, ReferenceProfile, quantiles
+from model_repo.contract.temperature import fit_temperature
 from model_repo.pipeline.thresholds import fit_thresholds
 from model_repo.pipeline.truth import Truth, check_rows, truth_of
 
 IN_SCOPE_RETENTION = 0.95
 """Higher answers more real requests and lets more ood through."""
-TEMPERATURES = (0.05, 20.0)
 ENERGY_TEMPERATURES = 2.0 ** np.linspace(-2.0, 3.0, 21)
 """Holds 1, the plain energy of Liu et al. 2020, which wins unless another ranks better by more than AUROC_NOISE."""
 AUROC_NOISE = 0.002
@@ -65,29 +63,6 @@ def calibrate(
         in_scope_retention=in_scope_retention,
     )
     return policy, reference_profile(outputs, policy, utterances, truth, n_tokens, rng)
-
-
-def fit_temperature(logits: FloatArray, targets: BoolArray) -> float:
-    """
-    The T whose top probability has the lowest NLL for the event that the top intent is one of those carried.
-
-        minimise over T   -mean[ c log p + (1 - c) log(1 - p) ],   p = max softmax(z / T),  c = 1 when top is carried
-
-    With one intent an utterance this is the usual temperature scaling (Guo et al. 2017) up to how a mistake's
-    probability is spread over the other intents; with several it fits what the served probability is read as.
-    """
-    if len(logits) == 0:
-        raise CannotMeasure("a temperature needs in-scope utterances, got none")
-    scaled = np.asarray(logits, dtype=np.float64)
-    is_correct = top_in_set(scaled.argmax(axis=-1), targets)
-
-    def loss(log_temperature: float) -> float:
-        top = softmax(scaled, float(np.exp(log_temperature))).max(axis=-1)
-        chance = np.where(is_correct, top, 1.0 - top)
-        return float(-np.log(np.maximum(chance, 1e-12)).mean())
-
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
 
 
 def fit_energy_temperature(logits: FloatArray, is_ood: BoolArray) -> float:

@@ -15,7 +15,6 @@ from model_repo.pipeline.calibrate import (
     fit_age_threshold,
     fit_energy_cut,
     fit_energy_temperature,
-    fit_temperature,
 )
 from model_repo.pipeline.truth import truth_of
 from tests.model_repo.pipeline.simulated import TAXONOMY, simulated
@@ -27,21 +26,6 @@ def calibrated(n: int = 800, seed: int = 0, **changes: float) -> tuple[Policy, R
     lengths = np.arange(n) % 30 + 3
     policy, profile = calibrate(outputs, utterances, lengths, TAXONOMY, "7", np.random.default_rng(0))
     return policy, profile, outputs
-
-
-@pytest.mark.parametrize("sharpening", [0.5, 1.0, 2.5])
-def test_temperature_undoes_a_known_sharpening(sharpening: float) -> None:
-    """To 10%, from 4,000 rows."""
-    outputs, utterances = simulated(4000, 1, sharpening, ood_share=0.0)
-    fitted = fit_temperature(outputs.logits, truth_of(utterances, TAXONOMY).targets)
-    assert fitted == pytest.approx(sharpening, rel=0.1)
-
-
-def test_huge_logits_do_not_break_the_fit() -> None:
-    """Logits of +-1000 give a finite temperature within its bounds."""
-    logits = np.array([[1000.0, -1000.0], [-1000.0, 1000.0], [1000.0, -1000.0]])
-    targets = np.array([[True, False], [True, False], [True, False]])
-    assert 0.05 <= fit_temperature(logits, targets) <= 20.0
 
 
 def test_cut_keeps_the_retention_it_was_asked_for() -> None:
