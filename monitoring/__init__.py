@@ -31,4 +31,24 @@ Then what is made of a window:
 - ``failure_tree``: from signals to a diagnosis, as ``failure_modes.toml`` says
 - ``alerts``: a diagnosis that has begun or ended: hysteresis, cooldown, one open a diagnosis
 - ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found
+
+Then what is done about it:
+
+- ``remedies``: what is asked of an action, and what came of it
+- ``incidents``: a diagnosis, its remedies, and the check that they helped
+- ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
+
+And the process around both:
+
+- ``settings``: every setting, read from the environment
+- ``json_logs``: log lines as JSON
+- ``clock``: Unix time that never goes back while the process runs
+- ``sources``: what a version brings with it, read from the model repository
+- ``snapshot``: what is known at one moment, replaced whole
+- ``monitor``: what one turn does: take events in, measure, decide, deliver
+- ``loop``: the thread that turns it
+- ``exposition``: a snapshot as metric families
+- ``telemetry``: every metric
+- ``http_app``: what is answered over HTTP
+- ``app``: the composition root
 """

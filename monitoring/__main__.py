@@ -1,28 +1,54 @@
 """
-The sidecar's commands: ``python -m monitoring tree`` draws the failure-mode tree as a mermaid chart.
+The sidecar's commands.
+
+    python -m monitoring         watch until told to stop; settings come from the environment (docs/monitoring.md)
+    python -m monitoring tree    draw the failure-mode tree as a mermaid chart
+
+Exit status: 0 after a signal, 1 when the state is in use or cannot be gone on from, 2 for bad settings, a bad tree or a
+bad hook, 3 without the port, 4 when the loop died.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from monitoring.errors import BadFailureTree
+from model_repo.contract.errors import ContractError
+from monitoring.errors import BadFailureTree, BadHook, BadSettings, MonitoringError
 from monitoring.failure_tree import DEFAULT_TREE, load, mermaid
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 when the tree cannot be read."""
+    """See the module."""
     parser = argparse.ArgumentParser(prog="python -m monitoring", description="The sidecar of the router.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("run", help="watch until told to stop (what is done without a command)")
     tree = commands.add_parser("tree", help="draw the failure-mode tree as a mermaid chart")
     tree.add_argument("--file", type=Path, default=DEFAULT_TREE, help="another tree (default: the project's)")
     chosen = parser.parse_args(arguments)
     try:
-        sys.stdout.write(mermaid(load(chosen.file)))
-    except BadFailureTree as wrong:
+        return _draw(chosen.file) if chosen.command == "tree" else _watch()
+    except (BadSettings, BadFailureTree, BadHook) as wrong:
         sys.stderr.write(f"{wrong}\n")
         return 2
+    except (MonitoringError, ContractError) as refused:
+        sys.stderr.write(f"{refused}\n")
+        return 1
+
+
+def _draw(file: Path) -> int:
+    sys.stdout.write(mermaid(load(file)))
     return 0
+
+
+def _watch() -> int:
+    # Imported here, so that the other commands need nothing of it.
+    from monitoring.app import run
+    from monitoring.json_logs import start_logging
+    from monitoring.settings import read_settings
+
+    settings = read_settings()
+    start_logging(settings.log_level)
+    return run(settings)
 
 
 if __name__ == "__main__":
