@@ -1,5 +1,5 @@
 # Each target makes the virtual environment it needs; a fresh clone needs python3.11 or newer, make and pip.
-#   .venv           what serving needs (no torch)
+#   .venv           what serving and the sidecar need (no torch)
 #   .venv-loadtest  serving and Locust
 #   .venv-dev       everything: training, load test, tests
 
@@ -17,8 +17,8 @@ DEV := .venv-dev/bin/python
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-serve: .venv/.installed ## Answer messages on http://127.0.0.1:8080
-	exec .venv/bin/python -m service $(ARGS)
+serve: .venv/.installed ## Answer messages on http://127.0.0.1:8080, watched by the sidecar on http://127.0.0.1:8081
+	exec .venv/bin/python -m deploy.side_by_side
 
 test: lint ## Lint, then run every test
 	$(DEV) -m pytest $(ARGS)
@@ -57,7 +57,7 @@ clean: ## Remove the environments and caches
 
 .venv/.installed: $(LOCKED)
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(INSTALL) .
+	.venv/bin/python $(INSTALL) '.[monitoring]'
 	@touch $@
 
 .venv-loadtest/.installed: $(LOCKED)
