@@ -44,6 +44,11 @@ class BadHook(MonitoringError):
 class HookFailed(MonitoringError):
     """An action could not be done now. Raised to be tried again; what is final is a result instead."""
 
+    def __init__(self, words: str, retry_after_s: float | None = None) -> None:
+        super().__init__(words)
+        self.retry_after_s = retry_after_s
+        """Seconds that the other side asked to wait; None when it did not say."""
+
 
 class CannotReport(MonitoringError):
     """A report cannot be made of what was asked for; the message names the argument and what is allowed."""

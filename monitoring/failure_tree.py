@@ -5,6 +5,8 @@ Pure but for ``load``. A branch fires when one of its signals is breached; what 
 comes to an action. An inconclusive signal holds: it neither fires nor clears.
 """
 
+import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ KNOWN_SIGNALS = frozenset(
     )
 )
 ANSWERS = ("breached", "ok", "unknown")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""Names of branches and actions become parts of ids, file names, headers and metrics."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,24 @@ class Node:
 
 
 @dataclass(frozen=True)
+class RemedyRule:
+    """What follows an action that has finished."""
+
+    check_after_s: float
+    """Seconds for which its branch may still fire before that counts as "did not help"."""
+    next: str | None
+    """The action that is tried then; None leaves it to people."""
+
+
+@dataclass(frozen=True)
 class FailureTree:
     """A tree that has been checked."""
 
     watches: Mapping[str, Watch]
     actions: Mapping[str, str]
     """What each does, in words."""
+    remedies: Mapping[str, RemedyRule]
+    """One for each action."""
     branches: tuple[Branch, ...]
     nodes: Mapping[str, Node]
 
@@ -115,16 +131,18 @@ def load(path: Path = DEFAULT_TREE) -> FailureTree:
 
 def parse(table: Mapping[str, Any]) -> FailureTree:
     """A checked tree from what TOML gives; raises BadFailureTree."""
-    _check_keys("the file", table, {"defaults", "signals", "actions", "branches", "nodes"})
+    _check_keys("the file", table, {"defaults", "signals", "actions", "remedies", "branches", "nodes"})
     defaults = table.get("defaults", {})
     _check_keys("defaults", defaults, {"rows_per_false_alarm"})
     tree = FailureTree(
         watches={name: _watch(name, {**defaults, **body}) for name, body in table.get("signals", {}).items()},
         actions=dict(table.get("actions", {})),
+        remedies={name: _remedy(name, body) for name, body in table.get("remedies", {}).items()},
         branches=tuple(_branch(body) for body in table.get("branches", ())),
         nodes={name: _node(name, body) for name, body in table.get("nodes", {}).items()},
     )
     _check_names(tree)
+    _check_remedies(tree)
     _check_reach(tree)
     return tree
 
@@ -135,7 +153,7 @@ def walk(tree: FailureTree, signals: Mapping[str, Signal]) -> list[Walk]:
 
 
 def mermaid(tree: FailureTree) -> str:
-    """The tree as a flow chart, one line an edge; actions are rounded."""
+    """The tree as a flow chart, one line an edge; actions are rounded, and dotted edges lead to what is tried next."""
     lines = ["flowchart LR", '    signals(["signals"])']
     for branch in tree.branches:
         unless = f"|unless {', '.join(branch.unless)}|" if branch.unless else ""
@@ -145,6 +163,7 @@ def mermaid(tree: FailureTree) -> str:
         lines.append(f'    {node.name}{{"{node.label}"}}')
         lines += [f"    {node.name} -->|{edge.label}| {edge.then}" for edge in node.edges.values()]
     lines += [f'    {action}("{words}")' for action, words in tree.actions.items()]
+    lines += [f"    {name} -.->|did not help| {rule.next}" for name, rule in tree.remedies.items() if rule.next]
     return "\n".join(lines) + "\n"
 
 
@@ -201,6 +220,15 @@ def _watch(name: str, body: Mapping[str, Any]) -> Watch:
         raise BadFailureTree(f"signals.{name}: {wrong}") from wrong
 
 
+def _remedy(name: str, body: Mapping[str, Any]) -> RemedyRule:
+    _check_keys(f"remedies.{name}", body, {"check_after_s", "next"})
+    seconds = body.get("check_after_s")
+    # TOML has booleans, infinity and NaN too, and Python takes True for a number.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0.0 <= seconds < math.inf:
+        raise BadFailureTree(f"remedies.{name}.check_after_s must be seconds, 0 or more, got {seconds!r}")
+    return RemedyRule(float(seconds), body.get("next"))
+
+
 def _branch(body: Mapping[str, Any]) -> Branch:
     name = str(body.get("node", "?"))
     _check_keys(f"branch {name}", body, {"node", "label", "signals", "unless", "then"})
@@ -231,6 +259,9 @@ def _edge(node: str, answer: str, body: Any) -> Edge:
 def _check_names(tree: FailureTree) -> None:
     """Every name means one thing, and every signal is known and watched."""
     names = [branch.node for branch in tree.branches] + list(tree.nodes) + list(tree.actions)
+    misnamed = sorted(name for name in names if not _NAME.fullmatch(name))
+    if misnamed:
+        raise BadFailureTree(f"names must be small ASCII letters, digits and _, got {', '.join(map(repr, misnamed))}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadFailureTree(f"names used twice: {', '.join(twice)}")
@@ -246,12 +277,32 @@ def _check_names(tree: FailureTree) -> None:
         raise BadFailureTree("a tree needs a branch, and each branch a signal")
 
 
+def _check_remedies(tree: FailureTree) -> None:
+    """Every action has its remedy entry and no other name has, and what is tried next comes to an end."""
+    strangers = sorted(set(tree.remedies) ^ set(tree.actions))
+    if strangers:
+        raise BadFailureTree(f"in one of actions and remedies only: {', '.join(strangers)}")
+    for action in tree.actions:
+        path = [action]
+        while (following := tree.remedies[path[-1]].next) is not None:
+            if following not in tree.actions:
+                raise BadFailureTree(f"remedies.{path[-1]}.next is {following!r}, which is not an action")
+            if following in path:
+                raise BadFailureTree(f"remedies go in a circle: {' -> '.join((*path, following))}")
+            path.append(following)
+
+
 def _check_reach(tree: FailureTree) -> None:
-    """Every path ends in an action, and every node and action lies on one."""
+    """Every path ends in an action, and every node and action lies on one or is tried next after one that does."""
     reached: set[str] = set()
     for branch in tree.branches:
         for name in _reach(tree, branch.then, (branch.node,)):
             reached.add(name)
+    for action in reached & set(tree.actions):
+        following = tree.remedies[action].next
+        while following is not None:
+            reached.add(following)
+            following = tree.remedies[following].next
     lost = sorted((set(tree.nodes) | set(tree.actions)) - reached)
     if lost:
         raise BadFailureTree(f"no branch leads to: {', '.join(lost)}")

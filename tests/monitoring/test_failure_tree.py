@@ -16,6 +16,7 @@ from monitoring.failure_tree import (
     KNOWN_SIGNALS,
     FailureTree,
     Outcome,
+    RemedyRule,
     Walk,
     load,
     mermaid,
@@ -25,6 +26,7 @@ from monitoring.failure_tree import (
 from monitoring.signals import Signal, Verdict
 from tests.monitoring.watches import signal_of
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 BREACHED, OK, INCONCLUSIVE = Verdict.BREACHED, Verdict.OK, Verdict.INCONCLUSIVE
 
 
@@ -83,6 +85,29 @@ class TestTreeThatShips:
         assert [one.diagnosis for one in fired] == [diagnosis]
         assert fired[0].path[0] == next(b.label for b in tree.branches if b.node == fired[0].branch)
         assert {signal.name for signal in fired[0].evidence} >= set(verdicts)
+
+    @pytest.mark.parametrize(
+        ("action", "following"),
+        [
+            ("relabel_segment", "retrain"),
+            ("swap_calibrator", "retrain"),
+            ("tune_tokenizer", "reload_model_graph"),
+            ("tune_batching", "reload_model_graph"),
+            ("reload_model_graph", "roll_back"),
+            ("roll_back", None),
+            ("retrain", None),
+        ],
+    )
+    def test_each_remedy_has_what_is_tried_next(self, tree: FailureTree, action: str, following: str | None) -> None:
+        """And after a re-fit its own signal leads on, so the next walk counts at once."""
+        assert tree.remedies[action].next == following
+        assert tree.remedies["refit_calibrator"] == RemedyRule(0.0, None)
+
+    def test_remedies_that_people_or_training_carry_have_days(self, tree: FailureTree) -> None:
+        """The others have a minute or two."""
+        slow = {action for action, rule in tree.remedies.items() if rule.check_after_s >= 86_400}
+        assert slow == {"relabel_segment", "retrain", "discover_intents", "sample_for_labels"}
+        assert max(tree.remedies[action].check_after_s for action in set(tree.actions) - slow) <= 300
 
     def test_quiet_signals_clear_every_branch(self, tree: FailureTree) -> None:
         """All ok: nothing fires and nothing is held."""
@@ -152,8 +177,45 @@ class TestTreesThatCannotBe:
     def test_unreachable_leaf_or_node(self, table: dict[str, Any], part: str) -> None:
         """What no branch leads to is a slip."""
         table[part]["orphan"] = "never done" if part == "actions" else table["nodes"]["where"]
+        if part == "actions":
+            table["remedies"]["orphan"] = {"check_after_s": 1, "next": "retrain"}
         with pytest.raises(BadFailureTree, match="no branch leads to: orphan"):
             parse(table)
+
+    def test_action_and_remedy_entry_go_together(self, table: dict[str, Any]) -> None:
+        """An action of which nobody says when it is checked, or an entry of no action."""
+        del table["remedies"]["retrain"]
+        table["remedies"]["retrian"] = {"check_after_s": 1}
+        with pytest.raises(BadFailureTree, match="in one of actions and remedies only: retrain, retrian"):
+            parse(table)
+
+    def test_next_that_is_no_action(self, table: dict[str, Any]) -> None:
+        """A node is none."""
+        table["remedies"]["swap_calibrator"]["next"] = "where"
+        with pytest.raises(BadFailureTree, match=r"remedies\.swap_calibrator\.next is 'where', which is not an action"):
+            parse(table)
+
+    def test_remedies_in_a_circle(self, table: dict[str, Any]) -> None:
+        """They would be tried for ever."""
+        table["remedies"]["roll_back"]["next"] = "reload_model_graph"
+        with pytest.raises(
+            BadFailureTree, match=r"in a circle: .*reload_model_graph -> roll_back -> reload_model_graph"
+        ):
+            parse(table)
+
+    @pytest.mark.parametrize("seconds", [None, "1h", -1, True, float("inf"), float("nan")])
+    def test_remedy_without_its_seconds(self, table: dict[str, Any], seconds: object) -> None:
+        """The entry is named."""
+        table["remedies"]["retrain"] = {} if seconds is None else {"check_after_s": seconds}
+        with pytest.raises(BadFailureTree, match=r"remedies\.retrain\.check_after_s must be seconds"):
+            parse(table)
+
+    def test_names_are_fit_for_paths_and_headers(self, table: dict[str, Any]) -> None:
+        """A branch's name becomes part of an id, and that of a header and a folder."""
+        for name in ("../up", "Ece", "é", "ece up", ""):
+            table["branches"][1]["node"] = name
+            with pytest.raises(BadFailureTree, match="names must be small ASCII letters"):
+                parse(table)
 
     def test_circle(self, table: dict[str, Any]) -> None:
         """A walk would not end."""
@@ -170,7 +232,8 @@ class TestTreesThatCannotBe:
 
     def test_unknown_key_anywhere(self, table: dict[str, Any]) -> None:
         """A misspelt key is not ignored."""
-        for part in (table, table["signals"]["ece"], table["branches"][1], table["nodes"]["stage"]):
+        spoilt = (table["signals"]["ece"], table["branches"][1], table["nodes"]["stage"], table["remedies"]["retrain"])
+        for part in (table, *spoilt):
             part["treshold"] = 1
             with pytest.raises(BadFailureTree, match="unknown keys: treshold"):
                 parse(table)
@@ -209,6 +272,15 @@ class TestChart:
             for edge in node.edges.values():
                 assert lines.count(f"{node.name} -->|{edge.label}| {edge.then}") == 1
         assert all(f'{action}("{words}")' in lines for action, words in tree.actions.items())
+        dotted = [line for line in lines if "-.->" in line]
+        assert sorted(dotted) == sorted(
+            f"{action} -.->|did not help| {rule.next}" for action, rule in tree.remedies.items() if rule.next
+        )
+
+    def test_chart_of_the_readme_is_the_tree(self, tree: FailureTree) -> None:
+        """What people look at first is what is walked."""
+        readme = README.read_text(encoding="utf-8")
+        assert readme.count(f"```mermaid\n{mermaid(tree)}```\n") == 1
 
     def test_command_prints_the_chart(self, tree: FailureTree) -> None:
         """``python -m monitoring tree`` prints what ``mermaid`` draws."""
