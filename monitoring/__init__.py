@@ -28,8 +28,14 @@ Then what is made of a window:
 - ``drift``: distances from the reference that need no labels: KS, total variation, MMD
 - ``priors``: how often each label is asked for, told from decisions alone
 - ``unlabelled``: every signal that needs no label, over a window
+- ``rows``: records of a window as the arrays that signals are made of
+- ``references``: the number, the claim and the rows to test it with that a reference gives for every signal
+- ``assessment``: what all signals of a stream say at one moment
+- ``watch_state``: what is remembered of the watching of each stream
+- ``stream_watch``: gathers evidence as the journey goes, pins what to compare with, assesses
 - ``failure_tree``: from signals to a diagnosis, as ``failure_modes.toml`` says
 - ``alerts``: a diagnosis that has begun or ended: hysteresis, cooldown, one open a diagnosis
+- ``drawn_streams``: streams drawn from a model that is known, for measurements and tests
 - ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found
 
 Then what is done about it:

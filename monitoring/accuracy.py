@@ -52,7 +52,7 @@ def error_reference(confidence: FloatArray, is_correct: BoolArray, ranges: int =
     groups = np.searchsorted(cuts, confidence, side="left")
     rows = grouped_sums(np.ones(len(confidence)), groups, len(cuts) + 1)
     errors = grouped_sums((~is_correct).astype(np.float64), groups, len(cuts) + 1)
-    return ErrorReference(cuts, _upper_end(errors, rows), float(_upper_end(errors.sum(), rows.sum())))
+    return ErrorReference(cuts, upper_end(errors, rows), float(upper_end(errors.sum(), rows.sum())))
 
 
 def accuracy_claim(reference: ErrorReference, watch: Watch) -> Claim:
@@ -79,9 +79,14 @@ def accuracy_rows(
     return values, np.stack([of_all, of_range], axis=1)
 
 
-def _upper_end(errors: FloatArray, rows: FloatArray) -> FloatArray:
-    """Of a one-sided Clopper-Pearson interval; just below 1 where every row was an error."""
-    return np.asarray(np.minimum(beta.ppf(CERTAINTY, errors + 1.0, np.maximum(rows - errors, 0.5)), 0.999))
+def upper_end(errors: Any, rows: Any, certainty: float = CERTAINTY) -> FloatArray:
+    """
+    Of a one-sided Clopper-Pearson interval for a rate, from counts; just below 1 where every row was an error.
+
+    >>> upper_end(0, 50, 0.75).round(3).item()
+    0.027
+    """
+    return np.asarray(np.minimum(beta.ppf(certainty, errors + 1.0, np.maximum(rows - errors, 0.5)), 0.999))
 
 
 def _bound(errors: Any, watch: Watch) -> Any:

@@ -74,13 +74,14 @@ def pin(window: Window, rng: np.random.Generator) -> Reference:
     A stretch of production as the reference from now on; raises CannotMeasure for one without predictions or labels.
 
     The profile needs one label an utterance: of several true intents the decided one counts, else the first in the
-    order of the taxonomy.
+    order of the taxonomy. Its mix of decisions is that of all predictions, since labels are seldom drawn evenly.
     """
     predictions, labelled = window.predictions, window.labelled
     if len(predictions) == 0 or len(labelled) == 0:
         raise CannotMeasure(f"pinning needs predictions and labels, got {len(predictions)} and {len(labelled)}")
     n_labels = len(window.taxonomy.intents) + 1
-    confusion = confusion_of(labelled, n_labels)
+    decided = np.where(predictions["is_ood"], n_labels - 1, predictions["top"].astype(np.int64))
+    confusion = as_traffic(confusion_of(labelled, n_labels), np.bincount(decided, minlength=n_labels))
     embeddings = window.embeddings.astype(np.float32)
     kept = np.sort(rng.choice(len(embeddings), size=min(EMBEDDINGS, len(embeddings)), replace=False))
     profile = ReferenceProfile(
@@ -104,3 +105,20 @@ def confusion_of(labelled: Records, n_labels: int) -> NDArray[np.int64]:
     decided = np.where(labelled["is_ood"], n_labels - 1, top)
     counts = np.bincount(true_main * n_labels + decided, minlength=n_labels**2)
     return counts.reshape(n_labels, n_labels)
+
+
+def as_traffic(confusion: NDArray[np.int64], decided_counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """
+    The confusion as if every prediction were labelled: each decided label's column drawn to its count in the traffic.
+
+    Right when labels are drawn by what was decided, at any rate for each. A decided label that no labelled prediction
+    has is taken to be right; rounding goes to the largest cell of a column.
+
+    >>> as_traffic(np.array([[9, 0, 0], [1, 5, 0], [0, 0, 0]]), np.array([100, 20, 4])).tolist()
+    [[90, 0, 0], [10, 20, 0], [0, 0, 4]]
+    """
+    unseen = np.diag((confusion.sum(axis=0) == 0).astype(np.int64))
+    known = confusion + unseen
+    cells = np.floor(known * (decided_counts / known.sum(axis=0))).astype(np.int64)
+    cells[known.argmax(axis=0), np.arange(len(known))] += decided_counts - cells.sum(axis=0)
+    return np.asarray(cells)

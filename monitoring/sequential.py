@@ -18,6 +18,10 @@ from model_repo.contract.outputs import BoolArray, FloatArray
 
 STAKES = np.array([0.01, 0.025, 0.06, 0.15, 0.35, 0.8])
 """Shares of the largest stake, 1 / m. Their mixture costs at most log 6 = 1.8 nats against the best of them."""
+MOST_LOG_GROWTH = 500.0
+"""Rows are taken in blocks in which no wealth can grow, or shrink, by more than this many nats: no overflow."""
+MOST_WEALTH = np.exp(150.0)
+"""No wealth is counted above this, which is beyond any alarm."""
 BISECTIONS = 60
 """Halvings of [0, 1]: the ends of an interval are exact to 1e-15 or so."""
 
@@ -38,8 +42,8 @@ class Claim:
         bounds = np.asarray(self.bounds)
         if bounds.ndim != 1 or not len(bounds) or not bool(np.all((bounds > 0.0) & (bounds < 1.0))):
             raise CannotMeasure(f"bounds must be numbers in (0, 1), one a stream, got {self.bounds!r}")
-        if not 1.0 < self.rows_per_false_alarm < np.inf:
-            raise CannotMeasure(f"rows_per_false_alarm must be finite and above 1, got {self.rows_per_false_alarm}")
+        if not 1.0 < self.rows_per_false_alarm < 1e60:
+            raise CannotMeasure(f"rows_per_false_alarm must be above 1 and finite, got {self.rows_per_false_alarm}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Evidence:
     """How much speaks against a claim after ``rows`` rows; a value, so that it can be stored and resumed."""
 
     log_wealth: FloatArray
-    """(S, stakes), log of each Shiryaev-Roberts sum."""
+    """(S, stakes), log of each Shiryaev-Roberts sum; 150 at most."""
     rows: int
     detected_at: int | None
     """The row, counted from 1, at which the claim fell; kept until the owner starts anew, say after a remedy."""
@@ -84,17 +88,21 @@ def update(evidence: Evidence, claim: Claim, values: FloatArray, row_bounds: Flo
         raise CannotMeasure(f"values must be (n, {len(claim.bounds)}), got {values.shape}")
     if len(values) == 0:
         return evidence
-    takes_part, gains = _log_gains(values, np.asarray(claim.bounds if row_bounds is None else row_bounds))
-    growth = np.cumsum(gains, axis=0)
-    # Every row a stream takes part in starts one more bettor, with a wealth of one before that row.
-    entries = np.where(takes_part[..., None], gains - growth, -np.inf)
-    wealth = growth + np.logaddexp.accumulate(np.concatenate([evidence.log_wealth[None], entries]), axis=0)[1:]
-    average = np.logaddexp.reduce(wealth, axis=(1, 2)) - np.log(wealth[0].size)
-    crossed = np.flatnonzero(average >= np.log(claim.rows_per_false_alarm))
+    bounds = np.asarray(claim.bounds if row_bounds is None else row_bounds)
+    takes_part, gains = _gains(values, bounds)
+    wealth = np.exp(evidence.log_wealth)
     detected_at = evidence.detected_at
-    if detected_at is None and len(crossed):
-        detected_at = evidence.rows + int(crossed[0]) + 1
-    return replace(evidence, log_wealth=wealth[-1], rows=evidence.rows + len(values), detected_at=detected_at)
+    rows_at_once = int(MOST_LOG_GROWTH / np.log(1.0 / bounds.min() + 4.0))
+    for begin in range(0, len(values), rows_at_once):
+        block = slice(begin, begin + rows_at_once)
+        wealths = _wealths(wealth, takes_part[block], gains[block])
+        crossed = np.flatnonzero(wealths.mean(axis=(1, 2)) >= claim.rows_per_false_alarm)
+        if detected_at is None and len(crossed):
+            detected_at = evidence.rows + begin + int(crossed[0]) + 1
+        wealth = np.minimum(wealths[-1], MOST_WEALTH)
+    with np.errstate(divide="ignore"):  # A stream that no row was about has no wealth yet.
+        log_wealth = np.log(wealth)
+    return replace(evidence, log_wealth=log_wealth, rows=evidence.rows + len(values), detected_at=detected_at)
 
 
 def log_e_values(values: FloatArray, bounds: FloatArray) -> FloatArray:
@@ -106,8 +114,8 @@ def log_e_values(values: FloatArray, bounds: FloatArray) -> FloatArray:
     >>> log_e_values(np.ones((10, 1)), np.array([0.5])).round(2).tolist()
     [4.16]
     """
-    _, gains = _log_gains(values, np.asarray(bounds))
-    return np.asarray(np.logaddexp.reduce(gains.sum(axis=0), axis=-1) - np.log(len(STAKES)))
+    _, gains = _gains(values, np.asarray(bounds))
+    return np.asarray(np.logaddexp.reduce(np.log(gains).sum(axis=0), axis=-1) - np.log(len(STAKES)))
 
 
 def e_bh(log_e: FloatArray, alpha: float) -> BoolArray:
@@ -163,8 +171,8 @@ def confidence_sequence(total: float, n: int, level: float = 0.95) -> tuple[floa
     return low, high
 
 
-def _log_gains(values: FloatArray, bounds: FloatArray) -> tuple[BoolArray, FloatArray]:
-    """Which rows are about which stream, and (n, S, stakes) log gains of each bet; zero where a row is not."""
+def _gains(values: FloatArray, bounds: FloatArray) -> tuple[BoolArray, FloatArray]:
+    """Which rows are about which stream, and (n, S, stakes) the gain of each bet; one where a row is not."""
     if not bool(np.all((bounds > 0.0) & (bounds < 1.0))):
         raise CannotMeasure(f"bounds must be in (0, 1), got {np.min(bounds)} to {np.max(bounds)}")
     takes_part = ~np.isnan(values)
@@ -172,7 +180,15 @@ def _log_gains(values: FloatArray, bounds: FloatArray) -> tuple[BoolArray, Float
     if known.size and not (known.min() >= 0.0 and known.max() <= 1.0):
         raise CannotMeasure(f"values must be in [0, 1], got {known.min()} to {known.max()}")
     relative = (known - bounds) / bounds
-    return takes_part, np.log1p(relative[..., None] * STAKES)
+    return takes_part, 1.0 + relative[..., None] * STAKES
+
+
+def _wealths(wealth: FloatArray, takes_part: BoolArray, gains: FloatArray) -> FloatArray:
+    """(n, S, stakes) wealth after each row: the recursion of ``update``, solved for all rows at once."""
+    growth = np.cumprod(gains, axis=0)
+    # Every row a stream takes part in starts one more bettor, with a wealth of one before that row.
+    entries = np.cumsum(np.where(takes_part[..., None], gains / growth, 0.0), axis=0)
+    return np.asarray(growth * (wealth + entries))
 
 
 def _boundary(refuted: float, held: float, is_refuted: Callable[[float], bool]) -> float:

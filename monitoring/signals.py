@@ -137,12 +137,12 @@ def judge(watch: Watch, value: float, reference: float, n: int, has_detected: bo
 def mean_claim(watch: Watch, reference: float, largest: float = 1.0) -> Claim:
     """
     "The mean of values in [0, largest] is no worse than the reference by more than is tolerated"; two streams for
-    ``either``. Raises CannotMeasure where nothing could refute it, as an accuracy of 0 that is to fall.
+    ``either``. Where nothing could refute it, as an accuracy of 0 that is to fall, nothing ever does.
     """
     ends = {"up": [reference + watch.tolerated], "down": [largest - reference + watch.tolerated]}
     bounds = ends["up"] + ends["down"] if watch.worse == "either" else ends[watch.worse]
     # A reference of exactly 0 that nothing is tolerated of would be refuted by one row; none is that certain.
-    return Claim(np.maximum(np.asarray(bounds) / largest, 1e-4), watch.rows_per_false_alarm)
+    return Claim(np.clip(np.asarray(bounds) / largest, 1e-4, 1.0 - 1e-4), watch.rows_per_false_alarm)
 
 
 def mean_values(watch: Watch, values: FloatArray | BoolArray, largest: float = 1.0) -> FloatArray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.outputs import FloatArray, IntArray
 from model_repo.contract.reference import ReferenceProfile
 from monitoring.drift import ks_claim, ks_signal, ks_values, mix_claim, mix_signal, mix_values, mmd_signal
@@ -88,11 +89,6 @@ def unlabelled_signals(
     """
     columns, is_ood = _columns(rows), _is_ood(rows, profile)
     expected, ood = _expected_accuracy(profile), _ood_rate(profile)
-    name = "embedding_mmd"
-    if len(rows.embeddings) < 2 or len(profile.embeddings) < 2:
-        embeddings = unmeasured(name, watches[name], 0.0)
-    else:
-        embeddings = mmd_signal(name, profile.embeddings, rows.embeddings, watches[name], rng)
     name, mix = "prior_shift", "language_shift"
     return [
         _mean("expected_accuracy", rows.confidence, expected, watches, evidence),
@@ -100,8 +96,16 @@ def unlabelled_signals(
         prior_shift_signal(name, profile.confusion, rows.decided, watches[name], evidence[name], rng),
         *(ks_signal(n, columns[n], q, watches[n], evidence[n]) for n, q in _quantiles(profile).items()),
         mix_signal(mix, rows.language, profile.lang_counts, watches[mix], evidence[mix]),
-        embeddings,
+        _embeddings(rows, profile, watches["embedding_mmd"], rng),
     ]
+
+
+def _embeddings(rows: UnlabelledRows, profile: ReferenceProfile, watch: Watch, rng: np.random.Generator) -> Signal:
+    try:
+        return mmd_signal("embedding_mmd", profile.embeddings, rows.embeddings, watch, rng)
+    except CannotMeasure:
+        # A reference of too few embeddings, or of one over and over, has no distances to go by.
+        return unmeasured("embedding_mmd", watch, 0.0)
 
 
 def _mean(

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from model_repo.contract.labels import Taxonomy
 from monitoring.label_join import Joined, Remembered, StreamJoined
-from monitoring.observations import Embeddings, Limits, Records, StreamKey, labelled_dtype, prediction_dtype
+from monitoring.observations import (
+    NO_EMBEDDINGS,
+    Embeddings,
+    Limits,
+    Records,
+    StreamKey,
+    labelled_dtype,
+    prediction_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,19 @@ class StreamWindows:
         predictions = np.flatnonzero(self._predictions.column("at") > now - seconds)
         labelled = np.flatnonzero(self._labelled.column("label_at") > now - seconds)
         return self._window(self._predictions.latest()[predictions], self._labelled.latest()[labelled])
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many predictions and labelled ones there are."""
+        return len(self._predictions), len(self._labelled)
+
+    def embeddings_after(self, number: int) -> Embeddings:
+        """The sampled ones whose prediction has a higher number, whether or not it is still in a window."""
+        if self._vectors is None:
+            return NO_EMBEDDINGS
+        numbers = self._embedded.latest()
+        is_later = numbers > number
+        return Embeddings(numbers[is_later], self._vectors.latest()[is_later])
 
     def label_share(self, now: float, min_age_s: float, max_age_s: float) -> tuple[int, int]:
         """
