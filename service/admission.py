@@ -9,8 +9,9 @@ the bound grows slowly: the fast-down, slow-up rule of congestion control.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from model_repo.contract.tuning import lowered
 from service.errors import Overloaded
 
 WINDOW_S = 0.1
@@ -35,6 +36,7 @@ class Admission:
 
     def __init__(self, limits: AdmissionLimits, record: Callable[[int, int], None]) -> None:
         """``record`` is told the number inside and the bound: after each window, and when the last one leaves."""
+        self._settings = limits
         self._limits = limits
         self._record = record
         self.in_flight = 0
@@ -42,6 +44,23 @@ class Admission:
         self._seconds: list[float] = []
         self._window_began = 0.0
         record(0, self.limit)
+
+    @property
+    def most(self) -> int:
+        """How high the bound may go: what the settings say, or less where the deployment is tuned."""
+        return self._limits.most
+
+    def tune(self, most: int | None) -> None:
+        """
+        Lower how high the bound may go, at once; None gives it back to the settings. Never below ``least``.
+
+        Those inside stay. A bound that was as high as it might be is so afterwards; a steered one grows by itself.
+        """
+        was_highest = self.limit == self._limits.most
+        highest = max(self._settings.least, lowered(self._settings.most, most))
+        self._limits = replace(self._settings, most=highest)
+        self.limit = highest if was_highest else min(self.limit, highest)
+        self._record(self.in_flight, self.limit)
 
     def enter(self, utterances: int = 1) -> None:
         """Admit utterances or raise Overloaded. Into an empty service comes a whole batch, whatever the bound."""

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model_repo.contract.tuning import DEFAULT_BATCH_TOKENS, Tuning, lowered
+
 
 @dataclass(frozen=True)
 class BatchLimits:
     """What one micro-batch may hold."""
 
-    max_tokens: int = 96
+    max_tokens: int = DEFAULT_BATCH_TOKENS
     """
     Tokens computed together. Everyone in a micro-batch waits for all of it, so lower is a shorter wait and more
     calls; past the point where one call keeps a core busy, more tokens gain no throughput.
@@ -20,6 +22,17 @@ class BatchLimits:
         for name in ("max_tokens", "max_utterances"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+    def lowered_by(self, tuning: Tuning) -> "BatchLimits":
+        """
+        Where the tuning of a deployment is lower, that.
+
+        >>> BatchLimits(max_tokens=96, max_utterances=32).lowered_by(Tuning(batch_tokens=48, batch_utterances=64))
+        BatchLimits(max_tokens=48, max_utterances=32)
+        """
+        return BatchLimits(
+            lowered(self.max_tokens, tuning.batch_tokens), lowered(self.max_utterances, tuning.batch_utterances)
+        )
 
     @property
     def look_ahead(self) -> int:

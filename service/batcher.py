@@ -86,7 +86,8 @@ class Batcher(Generic[Item, Answer]):
                 raise ValueError(f"{name} must be >= 1, got {value}")
         self._infer = infer
         self._finish = finish
-        self._limits = limits
+        self.limits = limits
+        """May be replaced at any time; a choice of what goes together reads it once."""
         self._max_waiting = max_waiting
         self._clock = clock
         self._lock = threading.Lock()
@@ -197,8 +198,8 @@ class Batcher(Generic[Item, Answer]):
     def _take(self) -> list[_Waiting[Item, Answer]]:
         """Under the lock: remove the next micro-batch from the queue."""
         self._drop_departed()
-        waiting = self._waiting
-        chosen = choose([len(one.item.token_ids) for one in waiting[: self._limits.look_ahead]], self._limits)
+        waiting, limits = self._waiting, self.limits
+        chosen = choose([len(one.item.token_ids) for one in waiting[: limits.look_ahead]], limits)
         batch = [waiting[index] for index in chosen]
         if len(chosen) == len(waiting):
             self._waiting = []

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
+from model_repo.contract.deployment import Deployment
 from model_repo.contract.events import LabelEvent
 from service.admission import Admission
 from service.answers import Answer, Utterance
@@ -22,12 +23,20 @@ class Engine:
         self, admission: Admission, event_log: EventLog, telemetry: Telemetry, *, deadline_s: float, batch_chunk: int
     ) -> None:
         self.serving: Serving | None = None
-        """Set and replaced by the model watcher."""
+        """Set and replaced by the model watcher, as the deployment is."""
+        self.deployment: Deployment | None = None
+        """What was taken over last."""
         self._admission = admission
         self._event_log = event_log
         self._telemetry = telemetry
         self._deadline_s = deadline_s
         self._batch_chunk = batch_chunk
+
+    def take_over(self, deployment: Deployment, serving: Serving) -> None:
+        """Answer with this from the next request on, and admit as the deployment's tuning says."""
+        self.deployment = deployment
+        self.serving = serving
+        self._admission.tune(deployment.tuning.max_in_flight)
 
     async def route(self, request: RouteRequest) -> Answer:
         """
@@ -83,8 +92,10 @@ class Engine:
 
     def describe(self) -> dict[str, object]:
         """What serves, as ``schemas.ModelAnswer`` describes it; raises ModelNotReady."""
-        serving = self._ready()
-        manifest = serving.manifest
+        serving, deployment = self._ready(), self.deployment
+        if deployment is None:
+            raise ModelNotReady("no deployment is taken over yet")
+        manifest, batch = serving.manifest, serving.batcher.limits
         return {
             "version": manifest.version,
             "policy": serving.policy.name,
@@ -95,6 +106,15 @@ class Engine:
             "precision": serving.backend.precision,
             "max_tokens": manifest.max_tokens,
             "created": manifest.created,
+            "deployment": deployment.number,
+            "reload": deployment.reload,
+            "tuning": deployment.tuning.to_json(),
+            "limits": {
+                "batch_tokens": batch.max_tokens,
+                "batch_utterances": batch.max_utterances,
+                "max_in_flight": self._admission.most,
+                "max_tokens": serving.tokenizer.max_tokens,
+            },
         }
 
     def _ready(self) -> Serving:

@@ -1,14 +1,15 @@
 """
-Follows the deployment of the model repository: takes over another policy or version without dropping a request.
+Follows the deployment of the model repository: takes over another version, policy or tuning, or opens the same version
+anew, without dropping a request.
 
-What cannot be served is refused: the old version goes on, the refusal is counted and logged. Only at start is there
-nothing to go on with, and the error is raised.
+A deployment is taken over whole or refused whole. What cannot be served is refused: the old version goes on, the
+refusal is counted and logged. Only at start is there nothing to go on with, and the error is raised.
 """
 
 import asyncio
 import logging
 
-from model_repo.contract.deployment import Alias, Deployment
+from model_repo.contract.deployment import Deployment
 from model_repo.contract.errors import ContractError
 from model_repo.store import Store
 from service.engine import Engine
@@ -35,11 +36,13 @@ class ModelWatcher:
         self._telemetry = telemetry
         self._seen = 0
         """Number of the last deployment that was taken over or refused."""
+        self._unreadable = ""
+        """Why the deployment could not be read at the last look; empty when it could."""
 
     async def start(self) -> None:
         """Serve what is deployed; raises when that is missing or damaged, naming the file."""
         deployment = self._store.deployment()
-        await self._take_version(deployment.champion)
+        await self._take_version(deployment)
         self._seen = deployment.number
 
     async def watch(self, every_s: float) -> None:
@@ -52,13 +55,13 @@ class ModelWatcher:
         """Take over what changed since the last look; never raises for what is wrong with the repository."""
         try:
             deployment = await asyncio.to_thread(self._store.deployment)
-            if deployment.number == self._seen:
-                return
         except _REFUSALS as error:
-            log.warning("the deployment cannot be read; serving goes on: %s", error)
+            self._refuse_unreadable(str(error))
             return
-        await self._follow(deployment)
-        self._seen = deployment.number
+        self._unreadable = ""
+        if deployment.number != self._seen:
+            await self._follow(deployment)
+            self._seen = deployment.number
 
     async def stop(self) -> None:
         """Answer what waits and let go of the engine."""
@@ -66,15 +69,17 @@ class ModelWatcher:
         if serving is not None:
             await serving.close(DRAIN_S)
 
+    def _refuse_unreadable(self, why: str) -> None:
+        """Counted and logged once, however often it is looked at."""
+        if why != self._unreadable:
+            self._unreadable = why
+            self._telemetry.record_swap("refused")
+            log.error("the deployment cannot be read; serving goes on as it was: %s", why)
+
     async def _follow(self, deployment: Deployment) -> None:
-        champion, serving = deployment.champion, self._engine.serving
+        champion = deployment.champion
         try:
-            if serving is not None and serving.manifest.version == champion.version:
-                await self._take_policy(serving, champion)
-                outcome = "policy"
-            else:
-                await self._take_version(champion)
-                outcome = "version"
+            outcomes = await self._take(deployment)
         except _REFUSALS as error:
             self._telemetry.record_swap("refused")
             log.error(
@@ -84,32 +89,59 @@ class ModelWatcher:
                 extra={"version": champion.version, "policy_revision": champion.policy_revision},
             )
             return
-        self._telemetry.record_swap(outcome)
+        for outcome in outcomes:
+            self._telemetry.record_swap(outcome)
 
-    async def _take_policy(self, serving: Serving, alias: Alias) -> None:
+    async def _take(self, deployment: Deployment) -> tuple[str, ...]:
+        """Take over what is other than before, and say what that was."""
+        serving, before = self._engine.serving, self._engine.deployment
+        if serving is None or before is None or deployment.champion.version != before.champion.version:
+            await self._take_version(deployment)
+            return ("version",)
+        if deployment.reload != before.reload:
+            await self._take_version(deployment)
+            return ("reload",)
+        await self._take_numbers(deployment, serving)
+        if deployment.tuning == before.tuning:
+            return ("policy",)
+        return ("tuning",) if deployment.champion == before.champion else ("policy", "tuning")
+
+    async def _take_numbers(self, deployment: Deployment, serving: Serving) -> None:
+        """Policy and tuning: the engine stays."""
+        alias = deployment.champion
         policy = await asyncio.to_thread(self._store.policy, alias.version, alias.policy_revision, alias.policy_sha256)
+        policy.check_fits(serving.taxonomy)
+        await asyncio.to_thread(serving.take_tuning, deployment.tuning)
         serving.take_policy(policy)
-        self._announce(serving)
+        self._engine.take_over(deployment, serving)
+        self._announce(serving, deployment)
 
-    async def _take_version(self, alias: Alias) -> None:
-        new = await asyncio.to_thread(self._open, alias)
+    async def _take_version(self, deployment: Deployment) -> None:
+        new = await asyncio.to_thread(self._open, deployment)
         new.batcher.start()
-        old, self._engine.serving = self._engine.serving, new
-        self._announce(new)
+        old = self._engine.serving
+        self._engine.take_over(deployment, new)
+        self._announce(new, deployment)
         if old is not None:
             await old.close(DRAIN_S)
 
-    def _open(self, alias: Alias) -> Serving:
+    def _open(self, deployment: Deployment) -> Serving:
+        alias = deployment.champion
         version = self._store.load(alias.version)
         policy = self._store.policy(alias.version, alias.policy_revision, alias.policy_sha256)
-        return self._plan.open(version, policy)
+        return self._plan.open(version, policy, deployment.tuning)
 
-    def _announce(self, serving: Serving) -> None:
+    def _announce(self, serving: Serving, deployment: Deployment) -> None:
         backend = serving.backend
         self._telemetry.record_model(serving.policy.version, serving.policy.name, backend.name, backend.precision)
         log.info(
             "serving version %s under policy %s",
             serving.policy.version,
             serving.policy.name,
-            extra={"backend": backend.name, "precision": backend.precision},
+            extra={
+                "backend": backend.name,
+                "precision": backend.precision,
+                "deployment": deployment.number,
+                "tuning": deployment.tuning.to_json(),
+            },
         )

@@ -235,4 +235,8 @@ def _model_example() -> dict[str, Any]:
         "precision": "fp32",
         "max_tokens": 128,
         "created": "2026-01-31T09:00:00+00:00",
+        "deployment": 7,
+        "reload": 0,
+        "tuning": {"batch_tokens": 48},
+        "limits": {"batch_tokens": 48, "batch_utterances": 32, "max_in_flight": 64, "max_tokens": 128},
     }

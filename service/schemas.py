@@ -212,6 +212,24 @@ class ReadyAnswer(Strict):
     event_log: EventLogState
 
 
+class TuningAnswer(Strict):
+    """Limits that the deployment lowers; one that is left out is what the settings say."""
+
+    batch_tokens: int | None = None
+    batch_utterances: int | None = None
+    max_in_flight: int | None = None
+    max_tokens: int | None = None
+
+
+class LimitsAnswer(Strict):
+    """Limits in force: what the settings and the version say, or less where the deployment is tuned."""
+
+    batch_tokens: int
+    batch_utterances: int
+    max_in_flight: int = Field(description="How high admission may go; what it admits now is a metric.")
+    max_tokens: int = Field(description="Longest utterance that is read; what is longer is cut at the end.")
+
+
 class ModelAnswer(Strict):
     """What serves now."""
 
@@ -222,8 +240,12 @@ class ModelAnswer(Strict):
     high_risk: list[str]
     backend: str
     precision: str
-    max_tokens: int
+    max_tokens: int = Field(description="Of the version.")
     created: str
+    deployment: int = Field(description="Number of the change of the model repository that was taken over last.")
+    reload: int = Field(description="How often a reload was asked for.")
+    tuning: TuningAnswer
+    limits: LimitsAnswer
 
 
 class FieldFaultAnswer(Strict):

@@ -8,6 +8,7 @@ from model_repo.contract.engine import TOKENIZER_FILE
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
+from model_repo.contract.tuning import Tuning, lowered
 from model_repo.store import LoadedVersion
 from service.answers import Answer, Answering, EventContent, Utterance
 from service.backends.protocol import Backend
@@ -30,6 +31,8 @@ class Serving:
     tokenizer: UtteranceTokenizer
     answering: Answering
     batcher: Batcher[Utterance, Answer]
+    batch_limits: BatchLimits
+    """What the settings say; ``batcher.limits`` are those in force."""
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -45,6 +48,11 @@ class Serving:
         """Decide by another revision from the next micro-batch on; raises BadPolicy when it is for other intents."""
         policy.check_fits(self.taxonomy)
         self.answering.policy = policy
+
+    def take_tuning(self, tuning: Tuning) -> None:
+        """Lower limits, or give them back to the settings, from the next micro-batch on. Blocks as ``limit`` does."""
+        self.tokenizer.limit(lowered(self.manifest.max_tokens, tuning.max_tokens))
+        self.batcher.limits = self.batch_limits.lowered_by(tuning)
 
     async def close(self, timeout_s: float) -> None:
         """Answer what waits, then let go of the engine."""
@@ -64,7 +72,7 @@ class ServingPlan:
     event_log: EventLog
     telemetry: Telemetry
 
-    def open(self, version: LoadedVersion, policy: Policy) -> Serving:
+    def open(self, version: LoadedVersion, policy: Policy, tuning: Tuning) -> Serving:
         """Load the engine and warm it up; blocks for seconds. ``batcher.start`` is left to the event loop."""
         taxonomy = version.manifest.taxonomy
         policy.check_fits(taxonomy)
@@ -75,4 +83,6 @@ class ServingPlan:
         batcher: Batcher[Utterance, Answer] = Batcher(
             backend.infer, answering.finish, self.batch_limits, max_waiting=self.max_waiting, workers=self.workers
         )
-        return Serving(version.manifest, backend, tokenizer, answering, batcher)
+        serving = Serving(version.manifest, backend, tokenizer, answering, batcher, self.batch_limits)
+        serving.take_tuning(tuning)
+        return serving

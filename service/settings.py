@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from model_repo.contract.tuning import DEFAULT_BATCH_TOKENS, DEFAULT_MAX_IN_FLIGHT
 from service.errors import BadSettings
 
 PREFIX = "ROUTER_"
@@ -37,14 +38,14 @@ class Settings(BaseModel):
     """Cores that compute one micro-batch; 0 shares the cores out among the inference threads."""
     engine: Literal["auto", "onnxruntime", "openvino", "neuron"] = "auto"
     """Inference engine; auto takes the faster one for this CPU. Naming one takes that one or does not start."""
-    batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = 96
+    batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_BATCH_TOKENS
     """Tokens computed together. Lower is a shorter wait for everyone in a micro-batch, and more calls."""
     batch_utterances: Annotated[int, Field(ge=1, le=1024)] = 32
     """Utterances computed together, at most as many as the version's graph has slots."""
     admission_target_ms: Annotated[float, Field(gt=0, le=60_000)] = 10.0
     """Time inside the service that admission defends at the 95th percentile. Lower refuses sooner; the rest of the
     15 ms budget is for what the service cannot see: the sockets and the caller."""
-    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 64
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_MAX_IN_FLIGHT
     """Most utterances inside at once. The limit in force moves between ``min_in_flight`` and this one; higher takes
     longer bursts, and admits more of a sudden overload before the limit comes down."""
     min_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 8

@@ -104,7 +104,7 @@ class Telemetry:
         )
         self._swaps = Counter(
             "router_model_swaps",
-            "Changes of the deployment noticed, by outcome: version, policy or refused.",
+            "Changes of the deployment noticed, by outcome: version, reload, policy, tuning or refused.",
             ("outcome",),
             registry=registry,
         )
@@ -196,7 +196,7 @@ class Telemetry:
         self._model.labels(*self._serving).set(1)
 
     def record_swap(self, outcome: str) -> None:
-        """The deployment changed: ``version`` or ``policy`` was taken over, or it was ``refused``."""
+        """``version``, ``reload``, ``policy`` or ``tuning`` was taken over, or the deployment was ``refused``."""
         self._swaps.labels(outcome).inc()
 
     def render(self) -> bytes:

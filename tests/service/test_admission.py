@@ -100,3 +100,37 @@ def test_the_target_is_held_in_a_simulated_overload() -> None:
     late.sort()
     assert late[int(0.95 * len(late))] <= 0.0125
     assert len(late) > 3000
+
+
+def test_tuning_lowers_the_bound_at_once_and_is_given_back() -> None:
+    """Those inside stay; a bound that was at its highest is so again when the tuning ends."""
+    door = admission()
+    door.enter(40)
+    door.tune(16)
+    assert (door.limit, door.most, door.in_flight) == (16, 16, 40)
+    with pytest.raises(Overloaded, match="16"):
+        door.enter()
+    door.tune(None)
+    door.enter(24)
+    assert (door.limit, door.most) == (64, 64)
+
+
+def test_tuning_only_lowers_and_never_below_the_least() -> None:
+    """More than the settings say is what they say; less than the least is the least."""
+    door = admission()
+    door.tune(1000)
+    assert door.most == LIMITS.most
+    door.tune(1)
+    assert (door.most, door.limit) == (LIMITS.least, LIMITS.least)
+
+
+def test_a_steered_bound_grows_back_by_itself_when_the_tuning_ends() -> None:
+    """An overload does not end because a tuning did."""
+    door = admission()
+    observe_window(door, 0.080, now=1.0)
+    assert door.limit == 8
+    door.tune(32)
+    door.tune(None)
+    assert door.limit == 8
+    observe_window(door, 0.002, now=2.0)
+    assert door.limit == 9

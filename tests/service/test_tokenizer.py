@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from model_repo.contract.engine import TOKENIZER_FILE
 from service.tokenizer import UtteranceTokenizer
@@ -63,6 +64,29 @@ def test_lone_surrogate_reads_as_the_replacement_character() -> None:
 def test_any_string_is_read(text: str) -> None:
     """Surrogates included."""
     assert 2 <= len(tokenizer().encode(text)) <= MAX_TOKENS
+
+
+@given(st.text("order whea.,!é漫のn \t\x1c\u0301\U0001f600", min_size=40, max_size=400), st.integers(3, 12))
+def test_reading_only_the_beginning_of_a_long_text_gives_the_same_ids(text: str, max_tokens: int) -> None:
+    """As the library gives when it reads the text to its end before it cuts."""
+    library = Tokenizer.from_file(str(tiny_artefact()[1] / TOKENIZER_FILE))
+    library.no_padding()
+    library.enable_truncation(max_tokens)
+    assert tokenizer(max_tokens).encode(text) == tuple(library.encode(text).ids)
+
+
+def test_another_limit_holds_from_the_next_utterance_on() -> None:
+    """Lowered and given back, while other threads are reading: the library itself would refuse that."""
+    shared, text = tokenizer(), "order where " * 50
+    with ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(shared.encode, text) for _ in range(400)]
+        shared.limit(10)
+        lowered = shared.encode(text)
+        shared.limit(MAX_TOKENS)
+        lengths = {len(read.result()) for read in reading}
+    assert (len(lowered), lowered[-1]) == (10, SEP)
+    assert lengths <= {10, MAX_TOKENS}
+    assert len(shared.encode(text)) == shared.max_tokens == MAX_TOKENS
 
 
 def test_threads_share_one_tokenizer() -> None:
