@@ -51,6 +51,7 @@ And the process around both:
 - ``clock``: Unix time that never goes back while the process runs
 - ``sources``: what a version brings with it, read from the model repository
 - ``snapshot``: what is known at one moment, replaced whole
+- ``course``: the course of incidents: what walks change about them, and what is asked next
 - ``monitor``: what one turn does: take events in, measure, decide, deliver
 - ``loop``: the thread that turns it
 - ``exposition``: a snapshot as metric families

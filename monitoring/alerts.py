@@ -4,9 +4,13 @@ A diagnosis that has begun or ended: hysteresis, cooldown, and one open alert a 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import orjson
+
+from monitoring.errors import BadState
 from monitoring.failure_tree import Outcome, Walk
+from monitoring.remedies import SignalRecord
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,26 @@ class AlertState:
     """By branch, walks it was clear in since it last fired."""
     quiet_until: Mapping[str, float] = field(default_factory=dict)
     """By diagnosis, the end of its cooldown."""
+
+    def to_json(self) -> bytes:
+        """As it is saved."""
+        opened = {
+            name: {"began_at": alert.began_at, "walk": _walk_json(alert.walk)} for name, alert in self.open.items()
+        }
+        counts = {"fired": dict(self.fired), "cleared": dict(self.cleared), "quiet_until": dict(self.quiet_until)}
+        return orjson.dumps({"open": opened, **counts})
+
+    @staticmethod
+    def from_json(body: bytes) -> "AlertState":
+        """Inverse of ``to_json``, but that numbers which are not finite are NaN; raises BadState."""
+        try:
+            data = orjson.loads(body)
+            opened = {
+                name: Alert(_walk_of(alert["walk"]), float(alert["began_at"])) for name, alert in data["open"].items()
+            }
+            return AlertState(opened, data["fired"], data["cleared"], data["quiet_until"])
+        except (ValueError, TypeError, KeyError, AttributeError) as wrong:
+            raise BadState(f"the saved alerts cannot be read: {wrong!r}") from wrong
 
 
 def advance(
@@ -106,3 +130,18 @@ def _clear(state: AlertState, walk: Walk, now: float, rules: AlertRules) -> tupl
 
 def _of_branch(by_diagnosis: Mapping[str, object], branch: str) -> list[str]:
     return [key for key in by_diagnosis if key.split("/", 1)[0] == branch]
+
+
+def _walk_json(walk: Walk) -> dict[str, Any]:
+    return {
+        "branch": walk.branch,
+        "outcome": str(walk.outcome),
+        "path": list(walk.path),
+        "action": walk.action,
+        "evidence": [SignalRecord.of_signal(signal).to_json() for signal in walk.evidence],
+    }
+
+
+def _walk_of(data: Mapping[str, Any]) -> Walk:
+    evidence = tuple(SignalRecord.from_json(record).to_signal() for record in data["evidence"])
+    return Walk(data["branch"], Outcome(data["outcome"]), tuple(data["path"]), data["action"], evidence)

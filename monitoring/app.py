@@ -1,27 +1,40 @@
 """The composition root: builds every object of the process and passes it in. Reading it shows the whole wiring."""
 
 import logging
+import shlex
 import signal
 import socket
+import sys
+from dataclasses import dataclass
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
 from model_repo.store import Store
+from monitoring.alerts import AlertRules
 from monitoring.clock import SteadyClock
+from monitoring.deliverer import Deliverer
+from monitoring.errors import BadHook
+from monitoring.failure_tree import FailureTree, load
+from monitoring.hooks import CommandHook, SageMakerHook, WebhookHook
 from monitoring.http_app import http_app
+from monitoring.incident_store import OutboxRules
 from monitoring.journey import Journey
 from monitoring.loop import Loop, Pace
-from monitoring.monitor import Monitor
+from monitoring.monitor import Monitor, Rules
+from monitoring.remedies import Action, Hook
 from monitoring.settings import MonitorSettings
 from monitoring.snapshot import Watched
 from monitoring.sources import StoreSources
 from monitoring.state_file import StateFile
+from monitoring.stream_watch import StreamWatches, WatchSettings
 from monitoring.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 NO_PORT, DIED = 3, 4
+DEFAULT_COMMAND = (sys.executable, "-m", "model_repo", "run", "--preset", "default")
 
 
 def run(settings: MonitorSettings) -> int:
@@ -40,29 +53,98 @@ def run(settings: MonitorSettings) -> int:
         except SystemExit:
             # Its reason is in the log.
             return NO_PORT
-        journey, monitor = build(settings, state)
+        sidecar = build(settings, state, telemetry)
 
         def end() -> None:
             server.should_exit = True
 
         pace = Pace(settings.poll_seconds, settings.assess_seconds)
-        loop = Loop(monitor, watched, telemetry, pace, SteadyClock(), end)
+        loop = Loop(sidecar.monitor, watched, telemetry, pace, SteadyClock(), end)
         loop.start()
         try:
             _serve(server, listener)
         finally:
             loop.stop()
-            journey.close()
+            sidecar.close()
         return DIED if loop.has_died else 0
     finally:
         state.close()
 
 
-def build(settings: MonitorSettings, state: StateFile) -> tuple[Journey, Monitor]:
-    """Everything but threads and sockets."""
-    sources = StoreSources(Store(settings.model_repo), settings.costs_file)
+@dataclass(frozen=True)
+class Sidecar:
+    """Everything but the loop's thread and the socket."""
+
+    monitor: Monitor
+    journey: Journey
+    deliverer: Deliverer
+    hook: CommandHook | WebhookHook | SageMakerHook
+
+    def close(self) -> None:
+        """What runs is ended: its request is due again at the next start."""
+        if isinstance(self.hook, CommandHook):
+            self.hook.close()
+        still_running = self.deliverer.close()
+        if still_running:
+            log.warning("left running, and asked for again at the next start: %s", ", ".join(still_running))
+        self.journey.close()
+
+
+def build(settings: MonitorSettings, state: StateFile, telemetry: Telemetry) -> Sidecar:
+    """Raises MonitoringError when the state, the tree or a hook refuses, ContractError for a bad cost table."""
+    tree = load()
+    store = Store(settings.model_repo)
+    sources = StoreSources(store, settings.costs_file)
+    hook = hook_of(settings)
+    actions = actions_of(settings, store, tree, hook)
+    lacking = sorted(set(tree.actions) - set(actions))
+    if settings.actions_enabled and lacking:
+        raise BadHook(f"nothing does what the failure tree asks for: {', '.join(lacking)}")
     journey = Journey(settings.event_log_path, state, sources.taxonomy)
-    return journey, Monitor(journey)
+    deliverer = Deliverer(actions)
+    watch_settings = WatchSettings(
+        window_predictions=settings.window_predictions,
+        window_labelled=settings.window_labelled,
+        reference=settings.reference,
+        pin_predictions=settings.pin_predictions,
+        pin_labelled=settings.pin_labelled,
+    )
+    rules = Rules(
+        AlertRules(settings.alert_begin_after, settings.alert_end_after, settings.alert_cooldown_seconds),
+        OutboxRules(
+            first_wait_s=settings.outbox_first_wait_seconds,
+            longest_wait_s=settings.outbox_longest_wait_seconds,
+            attempts=settings.outbox_attempts,
+        ),
+        acts=settings.actions_enabled,
+    )
+    monitor = Monitor(
+        state,
+        journey,
+        tree,
+        StreamWatches(tree, sources, watch_settings, state.get),
+        deliverer,
+        rules,
+        telemetry,
+        sources.deployment_number,
+        np.random.default_rng(),
+    )
+    return Sidecar(monitor, journey, deliverer, hook)
+
+
+def hook_of(settings: MonitorSettings) -> CommandHook | WebhookHook | SageMakerHook:
+    """What a retrain request goes out by; raises BadHook."""
+    if settings.hook == "webhook":
+        return WebhookHook(settings.hook_url, settings.hook_secret, min(settings.hook_timeout_seconds, 30.0))
+    if settings.hook == "sagemaker":
+        return SageMakerHook(settings.sagemaker_pipeline, settings.sagemaker_region)
+    command = shlex.split(settings.retrain_command) if settings.retrain_command else DEFAULT_COMMAND
+    return CommandHook(command, settings.hook_timeout_seconds)
+
+
+def actions_of(settings: MonitorSettings, store: Store, tree: FailureTree, hook: Hook) -> dict[str, Action]:
+    """What does each action of the tree."""
+    return {}
 
 
 def _server_config(settings: MonitorSettings, app: FastAPI) -> uvicorn.Config:

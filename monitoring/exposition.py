@@ -1,11 +1,15 @@
 """A snapshot as metric families. Every family is there from the start, with no sample while nothing is known."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from monitoring.assessment import Assessment
 from monitoring.counters import DELAY_EDGES_S, RETIRED, Counters, StreamCounters
 from monitoring.observations import StreamKey
+from monitoring.signals import Signal, Verdict
 from monitoring.snapshot import Snapshot
 
 STREAM = ("version", "policy", "role")
@@ -26,6 +30,16 @@ _FATES = {
     "foreign": "foreign",
 }
 
+_SIGNAL_GAUGES: tuple[tuple[str, str, Callable[[Signal], float]], ...] = (
+    ("value", "A signal over the current window; its unit is the signal's.", lambda signal: signal.value),
+    ("low", "Lower end of its interval.", lambda signal: signal.low),
+    ("high", "Upper end of its interval.", lambda signal: signal.high),
+    ("reference", "The same over the reference.", lambda signal: signal.reference),
+    ("rows", "Rows that it is about.", lambda signal: signal.n),
+    ("breached", "1 when it is breached.", lambda signal: signal.verdict is Verdict.BREACHED),
+    ("inconclusive", "1 when its rows are too few to tell.", lambda signal: signal.verdict is Verdict.INCONCLUSIVE),
+)
+
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
     """All of them, in the order of docs/monitoring.md."""
@@ -34,6 +48,8 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
     streams = {key: counts for key, counts in snapshot.counters.streams.items() if key != RETIRED}
     yield from _streams(streams)
     yield from _calibration(streams)
+    yield from _signals(snapshot.assessments)
+    yield from _incidents(snapshot)
 
 
 def _journey(snapshot: Snapshot) -> Iterator[Metric]:
@@ -137,6 +153,54 @@ def _calibration(streams: Mapping[StreamKey, StreamCounters]) -> Iterator[Metric
             for bin_, value in enumerate(getattr(counts.calibration, field).tolist()):
                 family.add_metric((*_labels(key), f"{bin_:02d}"), value)
         yield family
+
+
+def _signals(assessments: Sequence[Assessment]) -> Iterator[Metric]:
+    """A number that could not be measured is left out."""
+    for name, words, of in _SIGNAL_GAUGES:
+        family = GaugeMetricFamily(f"monitor_signal_{name}", words, labels=("signal", *STREAM))
+        for assessment in assessments:
+            for signal in assessment.signals.values():
+                value = float(of(signal))
+                if math.isfinite(value):
+                    family.add_metric((signal.name, *_labels(assessment.key)), value)
+        yield family
+    accuracy = GaugeMetricFamily(
+        "monitor_segment_accuracy_ratio",
+        "Accuracy of a segment of the labelled window, while the accuracy is breached.",
+        labels=("segment", *STREAM),
+    )
+    rows = GaugeMetricFamily(
+        "monitor_segment_rows", "Labelled predictions that are in scope of that segment.", labels=("segment", *STREAM)
+    )
+    reference = GaugeMetricFamily(
+        "monitor_reference_info",
+        "1 for what the windows of a version are compared with: none, version or production.",
+        labels=("version", "origin"),
+    )
+    for version, origin in sorted({(assessment.key.version, assessment.reference) for assessment in assessments}):
+        reference.add_metric((version, origin), 1.0)
+    for assessment in assessments:
+        for finding in assessment.segments:
+            if finding.accuracy.n > 0:
+                labels = (finding.name, *_labels(assessment.key))
+                accuracy.add_metric(labels, finding.accuracy.value)
+                rows.add_metric(labels, finding.accuracy.n)
+    yield accuracy
+    yield rows
+    yield reference
+
+
+def _incidents(snapshot: Snapshot) -> Iterator[Metric]:
+    family = GaugeMetricFamily(
+        "monitor_incidents_open", "Incidents that have not ended.", labels=("branch", "diagnosis")
+    )
+    for (branch, diagnosis), count in Counter((one.branch, one.diagnosis) for one in snapshot.open_incidents).items():
+        family.add_metric((branch, diagnosis), count)
+    yield family
+    yield _gauge("monitor_outbox_waiting", "Requests to actions without a result yet.", snapshot.outbox_waiting)
+    yield _gauge("monitor_outbox_dead", "Requests that were given up.", snapshot.outbox_dead)
+    yield _gauge("monitor_outbox_oldest_seconds", "Age of the oldest request that waits.", snapshot.outbox_oldest_s)
 
 
 def _labels(key: StreamKey) -> tuple[str, str, str]:

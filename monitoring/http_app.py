@@ -1,12 +1,15 @@
 """What the sidecar answers over HTTP. Reads the snapshot of the moment; never touches the state or the log."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 
+from monitoring.assessment import Assessment
 from monitoring.counters import RETIRED
-from monitoring.snapshot import Snapshot, Watched
+from monitoring.remedies import SignalRecord
+from monitoring.signals import Signal
+from monitoring.snapshot import SHOWN_INCIDENTS, Snapshot, Watched
 from monitoring.telemetry import CONTENT_TYPE, Telemetry
 
 
@@ -23,6 +26,20 @@ def http_app(watched: Watched, telemetry: Telemetry) -> FastAPI:
     def status() -> Response:
         """What was read, measured and decided."""
         return _json(status_document(watched.snapshot))
+
+    @app.get("/incidents")
+    def incidents(limit: Annotated[int, Query(ge=1, le=SHOWN_INCIDENTS)] = 50) -> Response:
+        """The latest incidents, newest first."""
+        return _json({"incidents": [one.to_json() for one in watched.snapshot.latest_incidents[:limit]]})
+
+    @app.get("/incidents/{incident_id}")
+    def incident(incident_id: str) -> Response:
+        """One incident, while it is open or among the latest."""
+        snapshot = watched.snapshot
+        for one in (*snapshot.open_incidents, *snapshot.latest_incidents):
+            if one.id == incident_id:
+                return _json(one.to_json())
+        return _json({"detail": f"no incident {incident_id!r} among the latest {SHOWN_INCIDENTS}"}, 404)
 
     @app.get("/health/live")
     def live() -> Response:
@@ -82,7 +99,39 @@ def status_document(snapshot: Snapshot) -> dict[str, Any]:
             if key != RETIRED
         ],
         "last_assessment_at": snapshot.last_assessment_at,
+        "assessments": [_assessment(one) for one in snapshot.assessments],
+        "open_incidents": [one.id for one in snapshot.open_incidents],
+        "outbox": {
+            "waiting": snapshot.outbox_waiting,
+            "dead": snapshot.outbox_dead,
+            "oldest_seconds": snapshot.outbox_oldest_s,
+        },
     }
+
+
+def _assessment(one: Assessment) -> dict[str, Any]:
+    return {
+        "version": one.key.version,
+        "policy": one.key.policy,
+        "role": one.key.role,
+        "at": one.at,
+        "reference": one.reference,
+        "window": {"predictions": one.predictions, "labelled": one.labelled},
+        "signals": {name: _signal(signal) for name, signal in one.signals.items()},
+        "segments": [
+            {
+                "segment": finding.name,
+                "is_worse": finding.is_worse,
+                "concentration": finding.concentration,
+                "accuracy": _signal(finding.accuracy),
+            }
+            for finding in one.segments
+        ],
+    }
+
+
+def _signal(signal: Signal) -> dict[str, Any]:
+    return SignalRecord.of_signal(signal).to_json()
 
 
 def _json(document: Any, status: int = 200) -> Response:

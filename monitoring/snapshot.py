@@ -4,8 +4,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+from monitoring.assessment import Assessment
 from monitoring.counters import Counters
+from monitoring.incidents import Incident
 
+SHOWN_INCIDENTS = 200
+"""The latest ones; all of them stay in the state file for half a year."""
 STALLED_S = 120.0
 """A loop that has finished no turn for so long is taken for dead: the longest turn is a chunk and an assessment."""
 
@@ -33,6 +37,17 @@ class Snapshot:
     last_step_at: float | None = None
     """When the log was last read, whether or not anything was new."""
     last_assessment_at: float | None = None
+    assessments: tuple[Assessment, ...] = ()
+    """Of the champion's stream first, then a candidate's, if there are such."""
+    open_incidents: tuple[Incident, ...] = ()
+    """Those that have not ended, oldest first."""
+    latest_incidents: tuple[Incident, ...] = ()
+    """Newest first, ``SHOWN_INCIDENTS`` at most."""
+    outbox_waiting: int = 0
+    """Requests without a result, running ones included."""
+    outbox_dead: int = 0
+    outbox_oldest_s: float = 0.0
+    """Age of the oldest one that waits."""
 
 
 class Watched:

@@ -57,6 +57,13 @@ class StoreSources:
         self._taxonomies[version] = taxonomy
         return taxonomy
 
+    def deployment_number(self) -> int | None:
+        """Grows with everything that changes about what serves; None while it cannot be read."""
+        try:
+            return self._store.deployment().number
+        except (ContractError, OSError):
+            return None
+
     def policy(self, version: str, policy_name: str) -> Policy:
         """By its name, as ``3.1``; raises ContractError. A revision is never overwritten."""
         if policy_name not in self._policies:

@@ -35,6 +35,18 @@ class Telemetry:
         self._log_failures = Counter(
             "monitor_log_failures", "Looks at the event log that could not read it.", registry=registry
         )
+        self._incidents = Counter(
+            "monitor_incidents",
+            "What happened to incidents: begun, recovered, superseded by another diagnosis, or left to people.",
+            ("branch", "diagnosis", "event"),
+            registry=registry,
+        )
+        self._remedies = Counter(
+            "monitor_remedies",
+            "What came of actions: done, failed, nothing_to_do, dead (given up), or retried.",
+            ("action", "outcome"),
+            registry=registry,
+        )
         build = Gauge("monitor_build_info", "1 for the release that runs.", ("version",), registry=registry)
         build.labels(_release()).set(1)
         registry.register(_SnapshotCollector(snapshot))
@@ -50,6 +62,14 @@ class Telemetry:
     def record_log_failure(self) -> None:
         """The log could not be read."""
         self._log_failures.inc()
+
+    def record_incident(self, branch: str, diagnosis: str, event: str) -> None:
+        """An incident has begun, recovered, been superseded or been left to people."""
+        self._incidents.labels(branch, diagnosis, event).inc()
+
+    def record_remedy(self, action: str, outcome: str) -> None:
+        """A try of an action has come to an end."""
+        self._remedies.labels(action, outcome).inc()
 
     def render(self) -> bytes:
         """The exposition text."""

@@ -1,0 +1,175 @@
+"""
+The course of incidents: what the walks of one moment change about them, and what is asked of actions next. Pure.
+
+    begun        a new incident, and its first remedy; or, in an open one, another diagnosis and a further remedy
+    fires on     after a remedy that had its time: it did not help; the next one, or people
+    recovered    the incident has ended, and what it still waited for is withdrawn
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from monitoring.alerts import Transition
+from monitoring.failure_tree import FailureTree, Outcome, Walk
+from monitoring.incidents import (
+    Check,
+    Incident,
+    ask,
+    did_not_help,
+    next_remedy,
+    open_incident,
+    with_check,
+    with_diagnosis,
+    with_needs_people,
+)
+from monitoring.observations import StreamKey
+from monitoring.remedies import ActionRequest, SignalRecord
+from monitoring.signals import Signal
+
+Event = Literal["begun", "recovered", "superseded", "needs_people"]
+
+
+@dataclass
+class Changes:
+    """What is to be written, all in one transaction."""
+
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    """As they are now, by id."""
+    requests: list[ActionRequest] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    """Incidents whose waiting requests are asked for no longer."""
+    events: list[tuple[Event, Incident]] = field(default_factory=list)
+
+    def save(self, incident: Incident) -> None:
+        """The incident as it is now."""
+        self.incidents[incident.id] = incident
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Whose walks those are, and when."""
+
+    tree: FailureTree
+    stream: StreamKey
+    now: float
+    segment: str | None = None
+    """The worst one."""
+    acts: bool = True
+    """Off: incidents are recorded, and nothing is asked of any action."""
+
+
+def confirmed(
+    walks: Iterable[Walk], signals: Mapping[str, Signal], open_incidents: Sequence[Incident], tree: FailureTree
+) -> list[Walk]:
+    """
+    The walks, but a clear one of a branch with an open incident is held until the recovery can be told from too little.
+
+    Evidence begins anew when something else serves, and evidence that has seen few rows has found nothing yet. So each
+    signal that was breached must have come back below half of its threshold, over as many rows as it was breached over.
+    """
+    by_branch = {incident.branch: incident for incident in open_incidents}
+    return [
+        replace(walk, outcome=Outcome.HELD)
+        if walk.outcome is Outcome.CLEAR
+        and walk.branch in by_branch
+        and not has_come_back(by_branch[walk.branch], signals, tree)
+        else walk
+        for walk in walks
+    ]
+
+
+def has_come_back(incident: Incident, signals: Mapping[str, Signal], tree: FailureTree) -> bool:
+    """Whether the signals that its branch fired on say so by themselves; see ``confirmed``."""
+    of_branch = {name for branch in tree.branches if branch.node == incident.branch for name in branch.signals}
+    for record in incident.evidence:
+        if record.verdict != "breached" or record.name not in of_branch:
+            continue
+        signal = signals.get(record.name)
+        if signal is None or signal.n < record.n:
+            return False
+        watch = tree.watches[record.name]
+        # NaN is no recovery either.
+        if not watch.change_for_the_worse(signal.value, signal.reference) < watch.threshold / 2:
+            return False
+    return True
+
+
+def proceed(
+    walks: Iterable[Walk], transitions: Iterable[Transition], open_incidents: Sequence[Incident], moment: Moment
+) -> Changes:
+    """What follows from the walks and the transitions they led to; ``open_incidents`` hold one a branch at most."""
+    by_branch = {incident.branch: incident for incident in open_incidents}
+    by_walk = {walk.branch: walk for walk in walks}
+    changes = Changes()
+    for transition in transitions:
+        branch = transition.alert.walk.branch
+        incident = by_branch.get(branch)
+        if transition.kind == "begun":
+            by_branch[branch] = _begin(incident, transition.alert.walk, moment, changes)
+        elif transition.kind == "recovered" and incident is not None:
+            _recover(incident, by_walk.get(branch), moment, changes)
+            del by_branch[branch]
+        elif transition.kind == "superseded" and incident is not None:
+            changes.events.append(("superseded", incident))
+    for branch, incident in by_branch.items():
+        if branch in by_walk and did_not_help(moment.tree, incident, by_walk[branch], moment.now):
+            _go_on(incident, by_walk[branch], moment, changes)
+    return changes
+
+
+def extra_signals(open_incidents: Sequence[Incident]) -> dict[str, Signal]:
+    """What remedies measured, as ``ece_after_refit``; of several the latest."""
+    finished = [remedy for incident in open_incidents for remedy in incident.remedies if remedy.result is not None]
+    finished.sort(key=lambda remedy: remedy.finished_at or 0.0)
+    return {
+        record.name: record.to_signal()
+        for remedy in finished
+        if remedy.result is not None
+        for record in remedy.result.signals
+    }
+
+
+def _begin(incident: Incident | None, walk: Walk, moment: Moment, changes: Changes) -> Incident:
+    if incident is None:
+        incident = open_incident(walk, moment.stream, moment.now, moment.segment)
+        changes.events.append(("begun", incident))
+    else:
+        incident = with_diagnosis(incident, walk, moment.segment)
+        changes.events.append(("begun", incident))
+    tried = {remedy.action for remedy in incident.remedies}
+    # What was tried is not tried again: two diagnoses that take turns would ask for ever.
+    if moment.acts and walk.action is not None and walk.action not in tried:
+        if incident.remedies:
+            # What the diagnosis before still waits for is not wanted any longer.
+            changes.withdrawn.append(incident.id)
+        incident, request = ask(incident, walk.action, moment.now)
+        changes.requests.append(request)
+    changes.save(incident)
+    return incident
+
+
+def _recover(incident: Incident, walk: Walk | None, moment: Moment, changes: Changes) -> None:
+    signals = tuple(SignalRecord.of_signal(signal) for signal in walk.evidence) if walk is not None else ()
+    last = incident.last_remedy
+    words = "the signals came back" if last is None else f"the signals came back after {last.action}"
+    incident = with_check(incident, Check(moment.now, "recovered", words, signals))
+    changes.withdrawn.append(incident.id)
+    changes.events.append(("recovered", incident))
+    changes.save(incident)
+
+
+def _go_on(incident: Incident, walk: Walk, moment: Moment, changes: Changes) -> None:
+    """The last remedy did not help."""
+    last = incident.last_remedy
+    signals = tuple(SignalRecord.of_signal(signal) for signal in walk.evidence)
+    words = f"{walk.diagnosis} still holds after {last.action if last else 'nothing'}"
+    following = next_remedy(moment.tree, incident)
+    incident = with_check(incident, Check(moment.now, "not_recovered", words, signals))
+    if following is None:
+        incident = with_needs_people(incident)
+        changes.events.append(("needs_people", incident))
+    elif moment.acts:
+        incident, request = ask(incident, following, moment.now)
+        changes.requests.append(request)
+    changes.save(incident)
