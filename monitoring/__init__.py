@@ -43,6 +43,8 @@ Then what is done about it:
 - ``remedies``: what is asked of an action, and what came of it
 - ``incidents``: a diagnosis, its remedies, and the check that they helped
 - ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
+- ``refit``: another temperature, fitted on half of the labels and judged on the other half; its hot swap
+- ``work_files``: what actions leave in the work folder, whole or not at all
 
 And the process around both:
 

@@ -109,7 +109,7 @@ def calibration_signals(
     confidence = probabilities.max(axis=1)
     signals = []
     for name, edges in (("ece", equal_width_edges()), ("ece_equal_mass", equal_mass_edges(confidence))):
-        measure = _ece_measure(confidence, top_is_correct, edges)
+        measure = ece_measure(confidence, top_is_correct, edges)
         signals.append(measured_signal(name, measure, len(confidence), watches[name], references[name], rng))
     name = "ece_class_wise"
     class_wise = Measure(lambda weights: class_wise_ece(probabilities, targets, weights), len(confidence), "plug_in")
@@ -119,18 +119,19 @@ def calibration_signals(
     return signals
 
 
-def _judged(signal: Signal, watch: Watch, evidence: Evidence) -> Signal:
-    """The same number, with the verdict of evidence gathered row by row."""
-    return replace(signal, verdict=judge(watch, signal.value, signal.reference, signal.n, evidence.has_detected))
-
-
-def _ece_measure(confidence: FloatArray, is_correct: BoolArray, edges: FloatArray) -> Measure:
+def ece_measure(confidence: FloatArray, is_correct: BoolArray, edges: FloatArray) -> Measure:
+    """The plug-in ECE over these bins, reported debiased."""
     return Measure(
         lambda weights: expected_calibration_error(bin_counts(confidence, is_correct, edges, weights)),
         n=len(confidence),
         interval="plug_in",
         estimate=float(debiased_ece(bin_counts(confidence, is_correct, edges))),
     )
+
+
+def _judged(signal: Signal, watch: Watch, evidence: Evidence) -> Signal:
+    """The same number, with the verdict of evidence gathered row by row."""
+    return replace(signal, verdict=judge(watch, signal.value, signal.reference, signal.n, evidence.has_detected))
 
 
 def _members(confidence: FloatArray, cuts: FloatArray) -> BoolArray:

@@ -1,0 +1,250 @@
+"""A re-fit undoes a wrong temperature, or says that this is not the trouble; it is published once, in its place."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_repo.contract.labels import Taxonomy
+from model_repo.contract.policy import Policy
+from model_repo.store import Store
+from monitoring.errors import HookFailed
+from monitoring.failure_tree import REFIT_SIGNAL
+from monitoring.observations import Records, StreamKey
+from monitoring.refit import (
+    Judged,
+    RefitCalibrator,
+    SwapCalibrator,
+    fit_half,
+    judged,
+    proposal_name,
+    refitted,
+    verdict_after,
+)
+from monitoring.remedies import ActionRequest, ActionResult, SignalRecord
+from monitoring.signals import Signal, Verdict
+from tests.monitoring.event_logs import TAXONOMY
+from tests.monitoring.labelled_windows import POLICY, labelled_rows, request_of, store_with_version, window_of
+from tests.monitoring.watches import WATCHES, signal_of
+
+WATCH = WATCHES[REFIT_SIGNAL]
+ECE = SignalRecord.of_signal(replace(signal_of("ece", Verdict.BREACHED, 0.05), reference=0.01))
+
+
+@pytest.fixture(name="store")
+def _store(tmp_path: Path) -> Store:
+    return store_with_version(tmp_path)
+
+
+def refit(store: Store, folder: Path, rows: Records, request: ActionRequest | None = None) -> ActionResult:
+    """What a re-fit of these rows comes to."""
+    request = request or request_of("refit_calibrator", ECE)
+    return RefitCalibrator(store, WATCH, folder).run(request, window_of(rows))
+
+
+def swap(store: Store, folder: Path, ordinal: int = 2) -> ActionResult:
+    """What a swap comes to."""
+    rows = labelled_rows(10, 0)
+    return SwapCalibrator(store, folder).run(request_of("swap_calibrator", ordinal=ordinal), window_of(rows))
+
+
+class TestHalves:
+    def test_halves_are_fixed_by_the_number_alone(self) -> None:
+        """In another order and company each prediction stays in its half."""
+        numbers = np.arange(5000)
+        shuffled = np.random.default_rng(0).permutation(numbers)[:3000]
+        assert (fit_half(shuffled) == fit_half(numbers)[shuffled]).all()
+
+    @pytest.mark.parametrize("step", [1, 2, 3, 7, 24, 100])
+    def test_traffic_that_alternates_is_halved_all_the_same(self, step: int) -> None:
+        """Every second, third, ... prediction, as two senders in turn would make them."""
+        assert abs(fit_half(np.arange(0, 1000 * step, step)).mean() - 0.5) < 0.02
+
+    def test_each_stretch_of_time_is_in_both(self) -> None:
+        """No hundred predictions lie on one side."""
+        assert np.abs(fit_half(np.arange(10_000)).reshape(-1, 100).mean(axis=1) - 0.5).max() <= 0.05
+
+
+class TestRefit:
+    def test_wrong_temperature_is_undone_and_judged_on_other_rows(self, store: Store, tmp_path: Path) -> None:
+        """Logits twice as sharp as they should be: T near 2, and an ECE that has come back."""
+        result = refit(store, tmp_path, labelled_rows(2000, 1, sharpening=2.0))
+        (signal,) = result.signals
+        assert (result.outcome, signal.name, signal.verdict) == ("done", REFIT_SIGNAL, "ok")
+        assert result.detail["temperature"] == pytest.approx(2.0, rel=0.15)
+        assert result.detail["ece_before"]["value"] > 0.03
+        assert signal.value is not None
+        assert signal.value < 0.02
+        assert signal.n == result.detail["rows_judged"] == 2000 - result.detail["rows_fitted"]
+        assert (signal.reference, signal.threshold) == (0.01, WATCH.threshold)
+
+    def test_what_no_temperature_puts_right_persists(self, store: Store, tmp_path: Path) -> None:
+        """Three labels in ten at random, of sure and unsure decisions alike, on a range of confidences."""
+        result = refit(store, tmp_path, labelled_rows(4000, 2, wrong_share=0.3))
+        assert [signal.verdict for signal in result.signals] == ["breached"]
+        assert "persists" in result.words
+
+    def test_the_judging_half_is_not_fitted_on(self) -> None:
+        """Labels that are wrong in the judging half alone do not move the temperature."""
+        rows = labelled_rows(1000, 3, sharpening=2.0)
+        fits = fit_half(rows["number"])
+        before = refitted(POLICY, rows[fits], rows).temperature
+        spoilt = rows.copy()
+        spoilt["truth"][~fits] = np.roll(spoilt["truth"][~fits], 1, axis=1)
+        assert refitted(POLICY, spoilt[fits], rows).temperature == before
+
+    def test_accepted_intents_stay(self, store: Store, tmp_path: Path) -> None:
+        """The revision changes what is said of the answers, hardly the answers, and never the ood verdict."""
+        result = refit(store, tmp_path, labelled_rows(3000, 4, sharpening=1.8))
+        assert result.detail["decisions_compared"] == 3000
+        assert result.detail["decisions_changed"] <= 60
+        proposed = json.loads((tmp_path / "refit" / "ece_up-20231114T221320.json").read_text(encoding="utf-8"))
+        assert proposed["policy"]["energy_cut"] == POLICY.energy_cut
+        assert proposed["policy"]["thresholds"] != POLICY.to_json(TAXONOMY)["thresholds"]
+
+    def test_nothing_is_published_by_a_refit(self, store: Store, tmp_path: Path) -> None:
+        """That is the swap's."""
+        before = store.deployment()
+        refit(store, tmp_path, labelled_rows(2000, 1, sharpening=2.0))
+        assert store.deployment() == before
+        assert [file.name for file in (store.root / "1" / "policies").iterdir()] == ["1.json"]
+
+    def test_asked_again_it_comes_to_the_same(self, store: Store, tmp_path: Path) -> None:
+        """Same rows, same key, same numbers."""
+        rows = labelled_rows(1200, 5, sharpening=1.5)
+        assert refit(store, tmp_path, rows) == refit(store, tmp_path, rows)
+
+    def test_too_few_labels_are_said(self, store: Store, tmp_path: Path) -> None:
+        """With how many there are and how many are needed; what is ood counts for nothing."""
+        rows = labelled_rows(700, 6)
+        rows["truth"][:300] = False
+        rows["truth"][:300, -1] = True
+        result = refit(store, tmp_path, rows)
+        assert (result.outcome, result.signals) == ("nothing_to_do", ())
+        assert "each half needs 250" in result.words
+        assert result.detail["rows_fitted"] + result.detail["rows_judged"] == 400
+        assert not (tmp_path / "refit").exists()
+
+    def test_request_without_a_reference_is_refused(self, store: Store, tmp_path: Path) -> None:
+        """There would be nothing to come back to."""
+        for evidence in ((), (replace(ECE, reference=None),), (replace(ECE, name="accuracy"),)):
+            result = refit(store, tmp_path, labelled_rows(2000, 1), request_of("refit_calibrator", *evidence))
+            assert (result.outcome, result.signals) == ("failed", ())
+
+    def test_policy_that_is_gone_is_named(self, store: Store, tmp_path: Path) -> None:
+        """Of a revision that the repository lacks, and of a name that is none."""
+        window = window_of(labelled_rows(2000, 1))
+        for policy in ("1.7", "next"):
+            elsewhere = replace(window, key=StreamKey("1", policy, "champion"))
+            result = RefitCalibrator(store, WATCH, tmp_path).run(request_of("refit_calibrator", ECE), elsewhere)
+            assert result.outcome == "failed"
+            assert ("7.json" if policy == "1.7" else "'next'") in result.words
+
+    def test_folder_that_cannot_be_written_is_tried_again(self, store: Store, tmp_path: Path) -> None:
+        """A full or missing disk passes."""
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(HookFailed, match="cannot be written"):
+            refit(store, tmp_path / "file", labelled_rows(2000, 1, sharpening=2.0))
+
+
+class TestVerdict:
+    def test_perfect_refits_are_seldom_sent_to_a_retrain(self) -> None:
+        """Of 30 with 500 rows a half, at least 9 in 10 recover; by the bare estimate it would be fewer."""
+        verdicts, bare = [], []
+        for seed in range(30):
+            fitted, rows = labelled_rows(500, seed, 2.0), labelled_rows(500, 1000 + seed, 2.0)
+            old, new = (judged(policy, rows, WATCH, 0.01) for policy in (POLICY, refitted(POLICY, fitted, fitted)))
+            verdicts.append(verdict_after(old, new, WATCH) is Verdict.OK)
+            bare.append(new.ece.value - 0.01 < WATCH.threshold)
+        assert np.mean(verdicts) >= 0.9
+        assert np.mean(verdicts) >= np.mean(bare)
+
+    def test_change_below_the_threshold_recovers_whatever_the_rest(self) -> None:
+        """Also when the re-fit changed little: there was little to change."""
+        assert verdict_after(_judged(0.018, 0.3), _judged(0.019, 0.31), WATCH) is Verdict.OK
+
+    def test_change_that_did_not_shrink_persists(self) -> None:
+        """Neither a higher NLL nor a higher ECE is a recovery."""
+        assert verdict_after(_judged(0.04, 0.3), _judged(0.03, 0.31), WATCH) is Verdict.BREACHED
+        assert verdict_after(_judged(0.04, 0.3), _judged(0.05, 0.29), WATCH) is Verdict.BREACHED
+
+    def test_smaller_change_persists_once_the_rows_show_it(self) -> None:
+        """The lower end of the interval against what is tolerated of the reference."""
+        better = _judged(0.03, 0.29)
+        assert verdict_after(_judged(0.06, 0.3), better, WATCH) is Verdict.OK
+        shown = Judged(replace(better.ece, low=0.01 + WATCH.tolerated + 0.001), better.nll)
+        assert verdict_after(_judged(0.06, 0.3), shown, WATCH) is Verdict.BREACHED
+
+    def test_too_few_rows_are_inconclusive(self) -> None:
+        """They neither swap nor retrain."""
+        few = Judged(replace(_judged(0.0, 0.1).ece, n=WATCH.minimum_rows - 1), 0.1)
+        assert verdict_after(_judged(0.06, 0.3), few, WATCH) is Verdict.INCONCLUSIVE
+
+
+class TestSwap:
+    @pytest.fixture(name="folder")
+    def _folder(self, store: Store, tmp_path: Path) -> Path:
+        """After a re-fit that recovered."""
+        refit(store, tmp_path, labelled_rows(2000, 1, sharpening=2.0))
+        return tmp_path
+
+    def test_proposal_is_published_and_serves(self, store: Store, folder: Path) -> None:
+        """The next revision, with the proposed numbers to the last digit."""
+        result = swap(store, folder)
+        champion = store.deployment().champion
+        assert (result.outcome, result.detail["policy"], champion.policy) == ("done", "1.2", "1.2")
+        proposed = json.loads((folder / "refit" / "ece_up-20231114T221320.json").read_text(encoding="utf-8"))
+        assert store.policy("1", 2, champion.policy_sha256) == Policy.from_json(proposed["policy"], TAXONOMY)
+        assert store.deployment().reason == "re-fitted calibrator, ece_up-20231114T221320"
+
+    def test_asked_again_it_publishes_nothing_more(self, store: Store, folder: Path) -> None:
+        """By redelivery and under another ordinal."""
+        swap(store, folder)
+        number = store.deployment().number
+        assert [swap(store, folder, ordinal).outcome for ordinal in (2, 2, 3)] == ["done"] * 3
+        assert store.deployment().number == number
+        assert len(list((store.root / "1" / "policies").iterdir())) == 2
+
+    def test_revision_left_by_a_try_that_was_cut_off_is_taken(self, store: Store, folder: Path) -> None:
+        """Killed between the writing of the policy and its promotion; another revision came in between."""
+        proposed = json.loads((folder / "refit" / "ece_up-20231114T221320.json").read_text(encoding="utf-8"))
+        store.add_policy(replace(POLICY, revision=2, energy_cut=7.0))
+        store.add_policy(replace(Policy.from_json(proposed["policy"], TAXONOMY), revision=3))
+        assert swap(store, folder).detail["policy"] == "1.3"
+        assert len(list((store.root / "1" / "policies").iterdir())) == 3
+
+    def test_revision_that_was_taken_back_is_not_pushed_again(self, store: Store, folder: Path) -> None:
+        """A person's rollback outranks a redelivery."""
+        swap(store, folder)
+        store.promote("1", 1, "back")
+        result = swap(store, folder)
+        assert result.outcome == "nothing_to_do"
+        assert "1.1 has replaced it" in result.words
+        assert store.deployment().champion.policy == "1.1"
+
+    def test_deployment_that_moved_on_is_left_alone(self, store: Store, folder: Path) -> None:
+        """To another policy of the version; the numbers were not fitted in its place."""
+        store.add_policy(replace(POLICY, revision=2, energy_cut=7.0))
+        store.promote("1", 2, "cut")
+        result = swap(store, folder)
+        assert (result.outcome, store.deployment().champion.policy) == ("nothing_to_do", "1.2")
+        assert "1.2 serves now" in result.words
+
+    def test_swap_without_a_refit_fails_for_good(self, store: Store, tmp_path: Path) -> None:
+        """No proposal, then a damaged one, then one of other intents."""
+        assert swap(store, tmp_path).outcome == "failed"
+        file = tmp_path / proposal_name(request_of("swap_calibrator"))
+        file.parent.mkdir()
+        file.write_text("{")
+        assert "damaged" in swap(store, tmp_path).words
+        policy = replace(POLICY, thresholds=(0.5, 0.5)).to_json(Taxonomy(("other", "intents")))
+        file.write_text(json.dumps({"based_on": "1.1", "policy": policy}))
+        assert "differ" in swap(store, tmp_path).words
+        assert store.deployment().champion.policy == "1.1"
+
+
+def _judged(ece: float, nll: float) -> Judged:
+    """On 500 rows, against a reference of 0.01, of an interval that shows nothing."""
+    return Judged(Signal(REFIT_SIGNAL, ece, 0.0, 2 * ece, 500, Verdict.OK, 0.01, WATCH.threshold), nll)
