@@ -102,9 +102,11 @@ class ModelWatcher:
             await self._take_version(deployment)
             return ("reload",)
         await self._take_numbers(deployment, serving)
-        if deployment.tuning == before.tuning:
-            return ("policy",)
-        return ("tuning",) if deployment.champion == before.champion else ("policy", "tuning")
+        changes = {
+            "policy": deployment.champion != before.champion,
+            "tuning": deployment.tuning != before.tuning,
+        }
+        return tuple(outcome for outcome, has_changed in changes.items() if has_changed)
 
     async def _take_numbers(self, deployment: Deployment, serving: Serving) -> None:
         """Policy and tuning: the engine stays."""

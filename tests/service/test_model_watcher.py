@@ -248,3 +248,13 @@ async def test_bad_tuning_is_refused_once_and_serving_goes_on(tmp_path: Path) ->
         file.write_text(whole)
         await watcher.look()
         assert (await service.client.get("/model")).json()["deployment"] == good.number
+
+
+@pytest.mark.asyncio
+async def test_a_deployment_that_changes_nothing_is_taken_over_and_not_counted(tmp_path: Path) -> None:
+    """Promoted again with another reason."""
+    async with running(tmp_path) as service:
+        number = Store(tmp_path / "repo").promote("1", 1, "said again").number
+        await service.service.watcher.look()
+        assert (await service.client.get("/model")).json()["deployment"] == number
+        assert "router_model_swaps_total{" not in (await service.client.get("/metrics")).text
