@@ -12,7 +12,7 @@ LOCKED := pyproject.toml constraints.txt
 DEV := .venv-dev/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format train train-smoke loadtest bench neuron-check constraints clean
+.PHONY: help serve test components lint format train train-smoke loadtest bench neuron-check constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,8 +20,11 @@ help: ## List the targets
 serve: .venv/.installed ## Answer messages on http://127.0.0.1:8080, watched by the sidecar on http://127.0.0.1:8081
 	exec .venv/bin/python -m deploy.side_by_side
 
-test: lint ## Lint, then run every test
+test: lint components ## Lint, then run every test
 	$(DEV) -m pytest $(ARGS)
+
+components: ## Install what the tests start beside Python (Debian packages, as root), unless it is there
+	tests/components.sh
 
 lint: .venv-dev/.installed ## Ruff, strict types, import contracts
 	$(DEV) -m ruff check .
