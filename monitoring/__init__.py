@@ -43,8 +43,23 @@ Then what is done about it:
 - ``remedies``: what is asked of an action, and what came of it
 - ``incidents``: a diagnosis, its remedies, and the check that they helped
 - ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
-- ``refit``: another temperature, fitted on half of the labels and judged on the other half; its hot swap
+- ``recalibration``: another temperature, fitted on half of the recent labels and judged on the other half
+- ``refit``: the calibrator re-fitted and proposed; what was proposed, swapped in
 - ``work_files``: what actions leave in the work folder, whole or not at all
+
+What people are told of a stretch of time:
+
+- ``report``: an HTML report: read, measure, draw, write
+- ``report_arguments``: what its command is told
+- ``report_rows``: its rows: predictions of the range with the labels known by now
+- ``report_state``: incidents and pinned references, from the state file of a sidecar that goes on running
+- ``report_signals``: every signal and segment over the whole range
+- ``report_slices``: measures over time
+- ``report_figures``: which pictures are made of the rows
+- ``report_plots``: how they are drawn
+- ``report_words``: names, numbers with units, times
+- ``report_markup``: HTML that is escaped by construction
+- ``report_page``: the page
 
 And the process around both:
 
