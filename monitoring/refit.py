@@ -10,40 +10,24 @@ customer is answered as before, only the probability that goes with the answer i
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from model_repo.contract.calibration_error import equal_width_edges
 from model_repo.contract.decision import accept, softmax
 from model_repo.contract.errors import ContractError, DeploymentMoved, FileMissing, VersionError
-from model_repo.contract.metrics import top_in_set
-from model_repo.contract.outputs import BoolArray, FloatArray, IntArray
+from model_repo.contract.outputs import BoolArray, FloatArray
 from model_repo.contract.policy import Policy
-from model_repo.contract.temperature import fit_temperature, moved_thresholds, top_nll
 from model_repo.store import Store
-from monitoring.calibration import ece_measure
 from monitoring.errors import HookFailed
-from monitoring.failure_tree import REFIT_SIGNAL
-from monitoring.observations import Records, StreamKey
+from monitoring.observations import StreamKey
+from monitoring.recalibration import Judged, fit_half, judged, recent_stretch, refitted, verdict_after
 from monitoring.remedies import ActionRequest, ActionResult, SignalRecord
-from monitoring.signals import Signal, Verdict, Watch, measured_signal
+from monitoring.signals import Signal, Verdict, Watch
 from monitoring.windows import Window
 from monitoring.work_files import write_json
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """How a temperature did on rows that it was not fitted on."""
-
-    ece: Signal
-    """Debiased, with the interval of one look."""
-    nll: float
-    """See ``temperature.top_nll``."""
 
 
 class RefitCalibrator:
@@ -60,16 +44,16 @@ class RefitCalibrator:
         reference = next((signal.reference for signal in request.evidence if signal.name == "ece"), None)
         if reference is None:
             return ActionResult("failed", "The request does not say what ECE it is to come back to.")
-        rows = window.labelled[window.labelled["truth"][:, :-1].any(axis=1)]
+        try:
+            before = policy_of(self._store, window.key)
+        except ContractError as wrong:
+            return ActionResult("failed", f"The policy to start from cannot be read: {wrong}")
+        rows = recent_stretch(window.labelled, before.temperature, self._watch.minimum_rows)
         fits = fit_half(rows["number"])
         counts = int(fits.sum()), int((~fits).sum())
         if min(counts) < self._watch.minimum_rows:
             words = f"{counts[0]} and {counts[1]} labelled rows in scope; each half needs {self._watch.minimum_rows}."
             return ActionResult("nothing_to_do", words, {"rows_fitted": counts[0], "rows_judged": counts[1]})
-        try:
-            before = policy_of(self._store, window.key)
-        except ContractError as wrong:
-            return ActionResult("failed", f"The policy to start from cannot be read: {wrong}")
         proposed = refitted(before, rows[fits], window.predictions)
         old, new = (judged(policy, rows[~fits], self._watch, reference) for policy in (before, proposed))
         signal = replace(new.ece, verdict=verdict_after(old, new, self._watch))
@@ -145,70 +129,12 @@ def proposal_name(request: ActionRequest) -> str:
     return f"refit/{request.incident}.json"
 
 
-def fit_half(numbers: IntArray) -> BoolArray:
-    """
-    Which predictions are fitted on; the others judge. By the number of the prediction alone, so that the halves stay
-    the same whenever they are drawn, hold as many rows of every stretch, and no rhythm of the traffic falls into step.
-
-        fitted on when frac(number * golden ratio) < 1/2
-
-    >>> fit_half(np.arange(10)).tolist()
-    [True, False, True, False, True, True, False, True, False, False]
-    """
-    mixed = np.asarray(numbers).astype(np.uint64) * _GOLDEN
-    return np.asarray(mixed >> np.uint64(63) == 0)
-
-
 def policy_of(store: Store, key: StreamKey) -> Policy:
     """The policy that a stream was decided by; raises ContractError."""
     revision = key.policy.removeprefix(f"{key.version}.")
     if not revision.isdigit():
         raise ContractError(f"{key.policy!r} is no policy of version {key.version!r}")
     return store.policy(key.version, int(revision))
-
-
-def refitted(before: Policy, labelled: Records, predictions: Records) -> Policy:
-    """
-    The policy with the temperature that these labelled rows ask for, and thresholds moved with it.
-
-    ``predictions`` need no label: what was accepted of them is to stay. The revision is the one after ``before``, until
-    it is published.
-    """
-    temperature = fit_temperature(labelled["logits"], labelled["truth"][:, :-1])
-    logits = predictions["logits"][~predictions["is_ood"]]
-    moved = moved_thresholds(logits, np.asarray(before.thresholds), before.temperature, temperature)
-    return replace(before, revision=before.revision + 1, temperature=temperature, thresholds=tuple(moved.tolist()))
-
-
-def judged(policy: Policy, labelled: Records, watch: Watch, reference: float) -> Judged:
-    """A policy on rows that it was not fitted on, against the reference's ECE."""
-    logits = labelled["logits"].astype(np.float64)
-    confidence = softmax(logits, policy.temperature).max(axis=1)
-    is_correct = top_in_set(logits.argmax(axis=1), labelled["truth"][:, :-1])
-    measure = ece_measure(confidence, is_correct, equal_width_edges())
-    rng = np.random.default_rng(0)
-    ece = measured_signal(REFIT_SIGNAL, measure, len(labelled), watch, reference, rng)
-    return Judged(ece, top_nll(logits, is_correct, policy.temperature))
-
-
-def verdict_after(before: Judged, after: Judged, watch: Watch) -> Verdict:
-    """
-    ``ok`` when the ECE recovers, ``breached`` when it persists.
-
-    It recovers when its change is below the watch's threshold. At or above it, it persists only if the rows say so:
-    the re-fit made nothing better, or the whole interval is worse than what is tolerated. A few hundred rows of a
-    perfect calibrator show a debiased ECE of 0.01 to 0.02 above that of a larger reference, so that the bare estimate
-    would send two of five such re-fits to a full retrain. In doubt the better calibrator goes into service, and
-    evidence gathered anew says whether it was enough.
-    """
-    signal = after.ece
-    if signal.n < watch.minimum_rows or np.isnan(signal.value):
-        return Verdict.INCONCLUSIVE
-    if watch.change_for_the_worse(signal.value, signal.reference) < watch.threshold:
-        return Verdict.OK
-    is_better = after.nll < before.nll and signal.value < before.ece.value
-    is_shown = watch.change_for_the_worse(signal.low, signal.reference) > watch.tolerated
-    return Verdict.BREACHED if is_shown or not is_better else Verdict.OK
 
 
 def _detail(

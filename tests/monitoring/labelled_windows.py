@@ -45,6 +45,13 @@ def labelled_rows(n: int, seed: int, sharpening: float = 1.0, wrong_share: float
     return rows
 
 
+def changed_rows(before: int, after: int) -> Records:
+    """Rows at their right temperature, and then rows twice as sharp."""
+    rows = np.concatenate([labelled_rows(before, 7), labelled_rows(after, 8, sharpening=2.0)])
+    rows["number"] = np.arange(len(rows))
+    return rows
+
+
 def window_of(rows: Records) -> Window:
     """All of them, predictions and labels."""
     predictions = np.zeros(len(rows), dtype=prediction_dtype(len(TAXONOMY.intents)))
