@@ -45,6 +45,7 @@ Then what is done about it:
 - ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
 - ``recalibration``: another temperature, fitted on half of the recent labels and judged on the other half
 - ``refit``: the calibrator re-fitted and proposed; what was proposed, swapped in
+- ``steering``: the remedies for latency: tuning, reload, the previous version
 - ``work_files``: what actions leave in the work folder, whole or not at all
 
 What people are told of a stretch of time:
