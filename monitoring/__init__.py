@@ -47,6 +47,11 @@ Then what is done about it:
 - ``refit``: the calibrator re-fitted and proposed; what was proposed, swapped in
 - ``steering``: the remedies for latency: tuning, reload, the previous version
 - ``work_files``: what actions leave in the work folder, whole or not at all
+- ``embedded_events``: the latest events with an embedding, and the labels that hold, out of the log
+- ``clusters``: groups of utterances that look alike: whitening, HDBSCAN, and how stable each group is
+- ``key_terms``: what a group says that others do not
+- ``discovery_page``: the review queue as a page for people
+- ``discovery``: clusters of what no known intent took, left for review
 
 What people are told of a stretch of time:
 
@@ -76,4 +81,5 @@ And the process around both:
 - ``telemetry``: every metric
 - ``http_app``: what is answered over HTTP
 - ``app``: the composition root
+- ``grafana/``: dashboards over what both processes expose
 """
