@@ -43,6 +43,8 @@ Then what is done about it:
 - ``remedies``: what is asked of an action, and what came of it
 - ``incidents``: a diagnosis, its remedies, and the check that they helped
 - ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
+- ``deliverer``: runs actions, each in a slot of its own, so that none holds up another
+- ``hooks``: ways out of the process: a command, a signed webhook, a SageMaker pipeline
 - ``recalibration``: another temperature, fitted on half of the recent labels and judged on the other half
 - ``refit``: the calibrator re-fitted and proposed; what was proposed, swapped in
 - ``steering``: the remedies for latency: tuning, reload, the previous version
