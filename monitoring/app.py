@@ -5,6 +5,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +16,22 @@ from model_repo.store import Store
 from monitoring.alerts import AlertRules
 from monitoring.clock import SteadyClock
 from monitoring.deliverer import Deliverer
+from monitoring.discovery import DiscoverIntents
 from monitoring.errors import BadHook
-from monitoring.failure_tree import FailureTree, load
+from monitoring.failure_tree import REFIT_SIGNAL, FailureTree, load
 from monitoring.hooks import CommandHook, SageMakerHook, WebhookHook
 from monitoring.http_app import http_app
 from monitoring.incident_store import OutboxRules
 from monitoring.journey import Journey
 from monitoring.loop import Loop, Pace
 from monitoring.monitor import Monitor, Rules
+from monitoring.refit import RefitCalibrator, SwapCalibrator
 from monitoring.remedies import Action, Hook
 from monitoring.settings import MonitorSettings
 from monitoring.snapshot import Watched
 from monitoring.sources import StoreSources
 from monitoring.state_file import StateFile
+from monitoring.steering import ServiceLimits, steering_actions
 from monitoring.stream_watch import StreamWatches, WatchSettings
 from monitoring.telemetry import Telemetry
 
@@ -90,13 +94,22 @@ class Sidecar:
         self.journey.close()
 
 
-def build(settings: MonitorSettings, state: StateFile, telemetry: Telemetry) -> Sidecar:
-    """Raises MonitoringError when the state, the tree or a hook refuses, ContractError for a bad cost table."""
+def build(
+    settings: MonitorSettings,
+    state: StateFile,
+    telemetry: Telemetry,
+    stand_ins: Mapping[str, Action] | None = None,
+) -> Sidecar:
+    """
+    Raises MonitoringError when the state, the tree or a hook refuses, ContractError for a bad cost table.
+
+    ``stand_ins`` take the place of what does an action otherwise, by its name.
+    """
     tree = load()
     store = Store(settings.model_repo)
     sources = StoreSources(store, settings.costs_file)
     hook = hook_of(settings)
-    actions = actions_of(settings, store, tree, hook)
+    actions = {**actions_of(settings, store, tree, hook), **(stand_ins or {})}
     lacking = sorted(set(tree.actions) - set(actions))
     if settings.actions_enabled and lacking:
         raise BadHook(f"nothing does what the failure tree asks for: {', '.join(lacking)}")
@@ -144,7 +157,13 @@ def hook_of(settings: MonitorSettings) -> CommandHook | WebhookHook | SageMakerH
 
 def actions_of(settings: MonitorSettings, store: Store, tree: FailureTree, hook: Hook) -> dict[str, Action]:
     """What does each action of the tree."""
-    return {}
+    limits = ServiceLimits(settings.service_batch_tokens, settings.service_max_in_flight)
+    return {
+        "refit_calibrator": RefitCalibrator(store, tree.watches[REFIT_SIGNAL], settings.work_folder),
+        "swap_calibrator": SwapCalibrator(store, settings.work_folder),
+        "discover_intents": DiscoverIntents(settings.event_log_path, settings.work_folder),
+        **steering_actions(store, limits),
+    }
 
 
 def _server_config(settings: MonitorSettings, app: FastAPI) -> uvicorn.Config:

@@ -28,6 +28,9 @@ from monitoring.remedies import ActionRequest, SignalRecord
 from monitoring.signals import Signal
 
 Event = Literal["begun", "recovered", "superseded", "needs_people"]
+ENOUGH = 0.8
+"""Of the rows that a signal was breached over, the share that must speak for its recovery: a window of so many labels
+does not always hold as many that the signal is about."""
 
 
 @dataclass
@@ -66,7 +69,8 @@ def confirmed(
     The walks, but a clear one of a branch with an open incident is held until the recovery can be told from too little.
 
     Evidence begins anew when something else serves, and evidence that has seen few rows has found nothing yet. So each
-    signal that was breached must have come back below half of its threshold, over as many rows as it was breached over.
+    signal that was breached must have come back below half of its threshold, over about as many rows as it was
+    breached over.
     """
     by_branch = {incident.branch: incident for incident in open_incidents}
     return [
@@ -86,7 +90,7 @@ def has_come_back(incident: Incident, signals: Mapping[str, Signal], tree: Failu
         if record.verdict != "breached" or record.name not in of_branch:
             continue
         signal = signals.get(record.name)
-        if signal is None or signal.n < record.n:
+        if signal is None or signal.n < ENOUGH * record.n:
             return False
         watch = tree.watches[record.name]
         # NaN is no recovery either.
@@ -143,8 +147,7 @@ def _begin(incident: Incident | None, walk: Walk, moment: Moment, changes: Chang
         if incident.remedies:
             # What the diagnosis before still waits for is not wanted any longer.
             changes.withdrawn.append(incident.id)
-        incident, request = ask(incident, walk.action, moment.now)
-        changes.requests.append(request)
+        incident = _ask(incident, walk.action, moment, changes)
     changes.save(incident)
     return incident
 
@@ -170,6 +173,12 @@ def _go_on(incident: Incident, walk: Walk, moment: Moment, changes: Changes) -> 
         incident = with_needs_people(incident)
         changes.events.append(("needs_people", incident))
     elif moment.acts:
-        incident, request = ask(incident, following, moment.now)
-        changes.requests.append(request)
+        incident = _ask(incident, following, moment, changes)
     changes.save(incident)
+
+
+def _ask(incident: Incident, action: str, moment: Moment, changes: Changes) -> Incident:
+    """The action is about the stream that is walked now: a remedy before it may have moved the traffic."""
+    incident, request = ask(incident, action, moment.now)
+    changes.requests.append(replace(request, stream=moment.stream))
+    return incident

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model_repo.contract.tuning import DEFAULT_BATCH_TOKENS, DEFAULT_MAX_IN_FLIGHT
 from monitoring.errors import BadSettings
 
 PREFIX = "MONITOR_"
@@ -62,6 +63,10 @@ class MonitorSettings(BaseModel):
     """Walks in which its branch must be clear before it counts as recovered."""
     alert_cooldown_seconds: Annotated[float, Field(ge=0, le=30 * 86_400)] = 3600.0
     """After its end, the same diagnosis does not begin again before this. Higher spares the hooks."""
+    service_batch_tokens: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_BATCH_TOKENS
+    """``ROUTER_BATCH_TOKENS`` of the service, which a remedy for latency halves."""
+    service_max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_MAX_IN_FLIGHT
+    """``ROUTER_MAX_IN_FLIGHT`` of the service. As above."""
     actions_enabled: bool = True
     """Off only diagnoses: incidents are recorded, and nothing is asked of any action."""
     hook: Literal["command", "webhook", "sagemaker"] = "command"
