@@ -49,6 +49,10 @@ Then what is done about it:
 - ``refit``: the calibrator re-fitted and proposed; what was proposed, swapped in
 - ``steering``: the remedies for latency: tuning, reload, the previous version
 - ``work_files``: what actions leave in the work folder, whole or not at all
+- ``event_texts``: request ids and texts of predictions, looked up in the log
+- ``label_queue``: which predictions people are to label, and why each
+- ``relabel``: queues for people who label: of a segment that went wrong, and a stratified sample
+- ``retrain``: labels of production as training text, and the hook that trains on them
 - ``embedded_events``: the latest events with an embedding, and the labels that hold, out of the log
 - ``clusters``: groups of utterances that look alike: whitening, HDBSCAN, and how stable each group is
 - ``key_terms``: what a group says that others do not
