@@ -168,6 +168,8 @@ class WebhookHook:
         self._secret = secret
         self._timeout_s = _seconds(timeout_s)
         self._clock = clock
+        # Reading the certificates takes a while, which is not to count against the answer.
+        self._tls = httpx.create_ssl_context()
 
     def run(self, request: ActionRequest, window: Window) -> ActionResult:  # noqa: ARG002 - as every action
         """See ``remedies.Action``; the window stays here."""
@@ -197,7 +199,7 @@ class WebhookHook:
             # Timeouts of httpx are of one read each: a byte now and then would hold it for ever.
             async with (
                 asyncio.timeout(self._timeout_s),
-                httpx.AsyncClient(timeout=None, follow_redirects=False) as client,  # noqa: S113 - the line above
+                httpx.AsyncClient(verify=self._tls, timeout=None, follow_redirects=False) as client,  # noqa: S113 - above
                 client.stream("POST", self._url, content=body, headers=headers) as response,
             ):
                 answer = _Answer(response.status_code, response.headers.get("retry-after"))

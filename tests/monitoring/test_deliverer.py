@@ -1,8 +1,13 @@
 """Actions run one at a time each, none waits for another, and whatever they raise comes back as an outcome."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +15,13 @@ import pytest
 from model_repo.contract.labels import Taxonomy
 from monitoring.deliverer import Deliverer
 from monitoring.errors import HookFailed
+from monitoring.hooks import WebhookHook
+from monitoring.incident_store import IncidentStore, OutboxRules
 from monitoring.observations import StreamKey, labelled_dtype, prediction_dtype
 from monitoring.remedies import ActionRequest, ActionResult
+from monitoring.state_file import StateFile
 from monitoring.windows import Window
+from tests.monitoring.webhook_receiver import NOW, SECRET, Clock, Receiver, WebhookServer
 
 STREAM = StreamKey("3", "3.1", "champion")
 DONE = ActionResult("done", "Done.")
@@ -191,3 +200,61 @@ class TestClose:
         hanging.gate.set()
         assert deliverer.close(LONGEST_S) == []
         assert hanging.keys == ["i/1-retrain"]
+
+
+DELIVER_AND_DIE = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from monitoring.deliverer import Deliverer
+from monitoring.hooks import WebhookHook
+from monitoring.incident_store import IncidentStore, OutboxRules
+from monitoring.state_file import StateFile
+
+path, url, secret, now = sys.argv[1:]
+state = StateFile(Path(path))
+store = IncidentStore(state)
+(row,) = store.due(float(now))
+with state.transaction():
+    store.record_attempt(row.request.key, float(now), OutboxRules(jitter=0.0), np.random.default_rng(0))
+deliverer = Deliverer({"retrain": WebhookHook(url, secret, 60.0, lambda: float(now))})
+deliverer.start(row.request, None)
+while not deliverer.finished():
+    time.sleep(0.001)
+# Delivered, and not yet recorded.
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_kill_between_delivery_and_record_delivers_again_under_the_same_key(tmp_path: Path) -> None:
+    """A real process dies; the next one delivers again, and the receiver, which knows the key, does it once."""
+    state_path, clock = tmp_path / "state.sqlite", Clock()
+    receiver, rng = Receiver(clock), np.random.default_rng(0)
+    request = asked("retrain")
+    state = StateFile(state_path)
+    with state.transaction():
+        IncidentStore(state).put(request)
+    state.close()
+    with WebhookServer(receiver=receiver) as server:
+        child = [sys.executable, "-c", DELIVER_AND_DIE, str(state_path), server.url, SECRET, str(NOW)]
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+        run = subprocess.run(child, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        state = StateFile(state_path)
+        store = IncidentStore(state)
+        assert store.due(NOW + 4.9) == []
+        (row,) = store.due(NOW + 5.0)
+        assert (row.request, row.attempts) == (request, 1)
+        with state.transaction():
+            store.record_attempt(request.key, NOW + 5.0, OutboxRules(jitter=0.0), rng)
+        deliverer = Deliverer({"retrain": WebhookHook(server.url, SECRET, LONGEST_S, clock)})
+        deliverer.start(row.request, WINDOW)
+        (result,) = outcomes(deliverer, 1).values()
+        assert isinstance(result, ActionResult)
+        with state.transaction():
+            assert store.record_result(request.key, result, NOW + 6.0).state == "done"
+        assert store.due(NOW + 1e9) == []
+        state.close()
+    assert [headers["Idempotency-Key"] for headers, _ in server.got] == [request.key] * 2
+    assert receiver.done == [request.key]

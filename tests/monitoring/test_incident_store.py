@@ -1,14 +1,14 @@
 """What is asked of actions is asked at least once and given up at last, over failures, kills and a clock that steps."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from monitoring.errors import HookFailed
 from monitoring.failure_tree import Outcome, Walk
@@ -212,22 +212,113 @@ class TestWaits:
             OutboxRules(**wrong)  # type: ignore[arg-type]
 
 
-DELIVER_AND_DIE = """
-import json, os, signal, sys
-from pathlib import Path
-import numpy as np
-from monitoring.incident_store import IncidentStore, OutboxRules
-from monitoring.state_file import StateFile
+BRIEF = OutboxRules(attempts=3)
 
-state = StateFile(Path(sys.argv[1]))
-store = IncidentStore(state)
-(row,) = store.due(float(sys.argv[3]))
-with state.transaction():
-    store.record_attempt(row.request.key, float(sys.argv[3]), OutboxRules(jitter=0.0), np.random.default_rng(0))
-Path(sys.argv[2]).write_text(json.dumps(row.request.to_json()))
-# Carried out, and not yet recorded.
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Requests that are tried, fail, succeed, are withdrawn and forgotten by a kill, while the clock goes anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = TemporaryDirectory()
+        self._rng = np.random.default_rng(3)
+        self.now = BEGAN
+        self.expected: dict[str, str] = {}
+        """State by key."""
+        self.tries: dict[str, int] = {}
+        self.running: set[str] = set()
+        self._open()
+
+    def _open(self) -> None:
+        self.state = StateFile(Path(self._folder.name) / "state.sqlite")
+        self.store = IncidentStore(self.state)
+
+    @initialize(count=st.integers(1, 4))
+    def ask_some(self, count: int) -> None:
+        for second in range(count):
+            self.ask(second)
+
+    @rule(second=st.integers(0, 5))
+    def ask(self, second: int) -> None:
+        request = incident_at(BEGAN + second)[1]
+        with self.state.transaction():
+            is_new = self.store.put(request)
+        assert is_new == (request.key not in self.expected)
+        self.expected.setdefault(request.key, "waiting")
+        self.tries.setdefault(request.key, 0)
+
+    @rule(step=st.sampled_from([0.1, 7.0, 1000.0, -5000.0]))
+    def move_clock(self, step: float) -> None:
+        self.now += step
+
+    @rule()
+    def start_what_is_due(self) -> None:
+        for row in self.store.due(self.now):
+            key = row.request.key
+            if key in self.running:
+                continue
+            with self.state.transaction():
+                row = self.store.record_attempt(key, self.now, BRIEF, self._rng)
+            self.tries[key] += row.state == "waiting"
+            self.expected[key] = row.state
+            if row.state == "waiting":
+                self.running.add(key)
+
+    @rule(data=st.data(), outcome=st.sampled_from(["done", "failed", "nothing_to_do", None]))
+    @precondition(lambda self: self.running)
+    def end_one(self, data: st.DataObject, outcome: Any) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        self.running.discard(key)
+        with self.state.transaction():
+            if outcome is None:
+                row = self.store.record_failure(key, HookFailed("no"), self.now, BRIEF, self._rng)
+            else:
+                row = self.store.record_result(key, ActionResult(outcome, "Ended."), self.now)
+        if self.expected[key] == "withdrawn":
+            assert row.state == "withdrawn"
+        elif outcome is None:
+            assert row.state == ("dead" if self.tries[key] == BRIEF.attempts else "waiting")
+        else:
+            assert row.state == outcome
+        self.expected[key] = row.state
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.expected)
+    def withdraw(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.expected)))
+        with self.state.transaction():
+            keys = self.store.withdraw(self.store.row(key).request.incident, self.now)
+        assert keys == ([key] if self.expected[key] == "waiting" else [])
+        self.expected.update(dict.fromkeys(keys, "withdrawn"))
+
+    @rule()
+    def kill(self) -> None:
+        """What ran is forgotten; the file is as it was committed."""
+        self.state.close()
+        self._open()
+        self.running.clear()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """What waits comes up again, whatever the clock did; what has ended never does."""
+        waiting = {key for key, state in self.expected.items() if state == "waiting"}
+        assert {row.request.key for row in self.store.due(self.now + BRIEF.longest_wait_s)} == waiting
+        assert {row.request.key for row in self.store.due(float("inf"))} == waiting
+        for key, state in self.expected.items():
+            row = self.store.row(key)
+            assert (row.state, row.attempts) == (state, self.tries[key])
+            assert row.attempts <= BRIEF.attempts
+            assert (row.finished_at is None) == (state == "waiting")
+        counts = self.store.counts()
+        assert (counts.waiting, counts.dead) == (len(waiting), list(self.expected.values()).count("dead"))
+
+    def teardown(self) -> None:
+        self.state.close()
+        self._folder.cleanup()
+
+
+TestOutboxMachine = OutboxMachine.TestCase
+TestOutboxMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 class TestKill:
@@ -244,23 +335,18 @@ class TestKill:
         state.close()
         return path
 
-    def test_kill_between_delivery_and_record_delivers_again_under_the_same_key(self, path: Path) -> None:
-        """The process dies having delivered it; the next one finds it due, once its wait is over."""
-        delivered = path.with_name("delivered.json")
-        run = subprocess.run(
-            [sys.executable, "-c", DELIVER_AND_DIE, str(path), str(delivered), str(BEGAN)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
-        )
-        assert run.returncode == -signal.SIGKILL, run.stderr
-        state = StateFile(path)
-        store = IncidentStore(state)
-        assert store.due(BEGAN + 4.9) == []
-        (row,) = store.due(BEGAN + 5.0)
-        state.close()
-        assert row.request == ActionRequest.from_json(json.loads(delivered.read_text()))
+    def test_what_had_no_result_is_due_again_after_its_wait(self, path: Path, rng: np.random.Generator) -> None:
+        """The process ended during the first try; the same request, whose try counts."""
+        for _ in range(2):
+            state = StateFile(path)
+            store = IncidentStore(state)
+            (row,) = store.due(BEGAN + 5.0)
+            if row.attempts == 0:
+                with state.transaction():
+                    store.record_attempt(row.request.key, BEGAN, RULES, rng)
+                assert store.due(BEGAN + 4.9) == []
+            state.close()
+        assert row.request == incident_at(BEGAN)[1]
         assert (row.attempts, row.reasons) == (1, ())
 
     def test_request_that_kills_whoever_tries_it_is_given_up(self, path: Path, rng: np.random.Generator) -> None:

@@ -4,6 +4,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from monitoring.failure_tree import FailureTree, Outcome, Walk, load
 from monitoring.incidents import (
@@ -21,7 +24,7 @@ from monitoring.incidents import (
     with_result,
 )
 from monitoring.observations import StreamKey
-from monitoring.remedies import ActionResult, SignalRecord
+from monitoring.remedies import ActionRequest, ActionResult, SignalRecord
 from monitoring.signals import Signal, Verdict
 from tests.monitoring.watches import signal_of
 
@@ -220,3 +223,97 @@ class TestNextRemedy:
         """Before anything was asked, or for an action that the tree no longer has."""
         assert next_remedy(tree, open_incident(fired(), STREAM, BEGAN)) is None
         assert next_remedy(tree, asked(fired(), "an_action_of_yesterday")) is None
+
+
+ACTIONS = sorted(load().actions)
+RESULTS = [DONE, FAILED, ActionResult("nothing_to_do", "It was done before.")]
+
+
+class IncidentMachine(RuleBasedStateMachine):
+    """Everything that can happen to an incident, in any order, at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = load()
+        self.now = BEGAN
+        self.incident = open_incident(fired(), STREAM, BEGAN)
+        self.seen = [self.incident]
+
+    def change(self, incident: Incident) -> None:
+        self.incident = incident
+        self.seen.append(incident)
+
+    @rule(seconds=st.floats(-100.0, 1e6))
+    def move_clock(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.incident.ended_at is None)
+    @rule(action=st.sampled_from(ACTIONS))
+    def supersede(self, action: str) -> None:
+        before = self.incident
+        walk = fired(action)
+        changed, request = ask(with_diagnosis(before, walk), action, self.now)
+        assert request.key not in {remedy.key for remedy in before.remedies}
+        assert ActionRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+        assert (changed.id, changed.diagnosis, changed.status) == (before.id, walk.diagnosis, "open")
+        self.change(changed)
+
+    @precondition(lambda self: self.incident.remedies)
+    @rule(data=st.data(), result=st.sampled_from(RESULTS))
+    def finish(self, data: st.DataObject, result: ActionResult) -> None:
+        remedy = data.draw(st.sampled_from(self.incident.remedies))
+        changed = with_result(
+            with_attempts(self.incident, remedy.key, remedy.attempts + 1), remedy.key, result, self.now
+        )
+        assert remedy.is_unfinished or changed.remedies[self.incident.remedies.index(remedy)].result == remedy.result
+        self.change(changed)
+
+    @rule(action=st.sampled_from(ACTIONS), outcome=st.sampled_from(list(Outcome)))
+    def walk_on(self, action: str, outcome: Outcome) -> None:
+        """As the monitor does: a walk that counts against the last remedy leads to the next one, or to people."""
+        walk = replace(fired(action), outcome=outcome)
+        before = self.incident
+        if not did_not_help(self.tree, before, walk, self.now):
+            return
+        last = before.last_remedy
+        assert last is not None
+        assert last.result is not None
+        assert (outcome, walk.diagnosis, before.ended_at) == (Outcome.FIRED, before.diagnosis, None)
+        following = next_remedy(self.tree, before)
+        changed = with_check(before, check("not_recovered", self.now))
+        if following is None:
+            changed = with_needs_people(changed)
+        else:
+            assert following not in {remedy.action for remedy in before.remedies}
+            changed = ask(changed, following, self.now)[0]
+        # What counted once does not count again: no walk asks for two remedies.
+        assert not did_not_help(self.tree, changed, walk, self.now)
+        self.change(changed)
+
+    @rule()
+    def recover(self) -> None:
+        ended = with_check(self.incident, check("recovered", self.now))
+        assert ended.status == "recovered"
+        assert with_check(ended, check("not_recovered", self.now + 1)) == ended
+        assert with_needs_people(ended) == ended
+        self.change(ended)
+
+    @invariant()
+    def record_is_sound(self) -> None:
+        """Whatever happened: it goes to JSON and back, keys are distinct, and what was recorded stays."""
+        incident = self.incident
+        assert Incident.from_json(json.loads(json.dumps(incident.to_json(), allow_nan=False))) == incident
+        assert (incident.ended_at is None) == (incident.status != "recovered")
+        assert [remedy.key for remedy in incident.remedies] == [
+            f"{incident.id}/{ordinal}-{remedy.action}" for ordinal, remedy in enumerate(incident.remedies, 1)
+        ]
+        assert all((remedy.result is None) == (remedy.finished_at is None) for remedy in incident.remedies)
+        for before in self.seen[-2:-1]:
+            kept = incident.remedies[: len(before.remedies)]
+            assert [remedy.key for remedy in kept] == [remedy.key for remedy in before.remedies]
+            results = zip(kept, before.remedies, strict=True)
+            assert all(then.result in (None, now.result) for now, then in results)
+
+
+TestIncidentMachine = IncidentMachine.TestCase
+TestIncidentMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
