@@ -58,6 +58,9 @@ Then what is done about it:
 - ``key_terms``: what a group says that others do not
 - ``discovery_page``: the review queue as a page for people
 - ``discovery``: clusters of what no known intent took, left for review
+- ``service_replay``: texts sent through the real service, for measurements
+- ``withheld_intents``: messages of intents that a model does not know, out of public text
+- ``bench_discovery``: how well clusters match intents that the model does not know
 
 What people are told of a stretch of time:
 

@@ -27,7 +27,7 @@ NOTHING_KNOWN = KnownIntents((), np.empty((0, HIDDEN)))
 
 
 def drawn(
-    seed: int, intents: int = 4, each: int = 30, noise: int = 60, nuisance: float = 2.0
+    seed: int, intents: int = 4, each: int = 30, noise: int = 60, nuisance: float = 2.0, within: float = 0.3
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Embeddings (n, HIDDEN) and their intent, -1 for noise. They differ most in a few directions that have nothing to do
@@ -38,7 +38,7 @@ def drawn(
     centres = spread * rng.normal(0.0, 1.0, (intents, HIDDEN))
     truth = np.repeat([*range(intents), -1], [each] * intents + [noise])
     scattered = spread * rng.normal(0.0, 1.0, (len(truth), HIDDEN))
-    own = np.where(truth[:, None] >= 0, centres[truth] + 0.3 * scattered, scattered)
+    own = np.where(truth[:, None] >= 0, centres[truth] + within * scattered, scattered)
     directions = unit_rows(rng.normal(0.0, 1.0, (6, HIDDEN)))
     embeddings = own + (4.0 + rng.normal(0.0, nuisance, (len(truth), 6))) @ directions
     order = rng.permutation(len(truth))

@@ -61,7 +61,7 @@ def window() -> Window:
 
 def fill(log: WrittenLog, with_text: bool = True) -> np.ndarray:
     """240 utterances decided ood, of four intents and noise, and 40 of a known one; the truth of the 240."""
-    vectors, truth = drawn(1, each=45, nuisance=0.5)
+    vectors, truth = drawn(1, each=45, nuisance=0.5, within=0.15)
     for index, (vector, intent) in enumerate(zip(vectors, truth, strict=True)):
         sentences = SENTENCES[intent] if intent >= 0 else NOISE
         text = f"{sentences[index % len(sentences)]}, {index}"
