@@ -9,7 +9,7 @@ import numpy as np
 
 from model_repo.contract.costs import utterance_costs
 from model_repo.contract.decision import softmax
-from model_repo.contract.labels import LANGUAGES, Taxonomy
+from model_repo.contract.labels import LANGUAGES, OOD, Taxonomy
 from model_repo.contract.outputs import BoolArray, FloatArray, IntArray
 from monitoring.latency import STAGES
 from monitoring.observations import Records
@@ -74,18 +74,20 @@ def stage_times(predictions: Records) -> tuple[FloatArray, FloatArray]:
 
 def segment_memberships(labelled: Records, taxonomy: Taxonomy) -> dict[str, BoolArray]:
     """
-    Which of n labelled predictions are in each segment that occurs, named ``dimension=value``: ``intent`` (by the
-    label; an utterance with two is in both), ``lang``, ``high_risk`` (yes or no, as decided) and ``channel``.
+    Which of n labelled predictions are in each segment that occurs, named ``dimension=value``.
+
+    ``intent`` goes by the label (an utterance with two is in both), ``decided`` by the decision: errors gather in the
+    one when an intent is no longer recognised, in the other when labels turn away from it. Then ``lang``,
+    ``high_risk`` (yes or no, as decided) and ``channel``.
     """
-    truth = labelled["truth"]
+    truth, names = labelled["truth"], (*taxonomy.intents, OOD)
     intents = {
         f"intent={name}": truth[:, index] for index, name in enumerate(taxonomy.intents) if truth[:, index].any()
     }
-    languages = np.asarray(LANGUAGES)[labelled["lang"]]
-    channels = np.char.decode(labelled["channel"], "ascii")
     return {
         **intents,
-        **memberships_of("lang", languages.tolist()),
+        **memberships_of("decided", np.asarray(names)[decided_labels(labelled)].tolist()),
+        **memberships_of("lang", np.asarray(LANGUAGES)[labelled["lang"]].tolist()),
         **memberships_of("high_risk", np.where(labelled["is_high_risk"], "yes", "no").tolist()),
-        **memberships_of("channel", channels.tolist()),
+        **memberships_of("channel", np.char.decode(labelled["channel"], "ascii").tolist()),
     }

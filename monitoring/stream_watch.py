@@ -59,7 +59,9 @@ class WatchSettings:
     reference: Literal["production", "version"] = "production"
     """What label-free signals are compared with before a reference is pinned: nothing, or the version's own profile."""
     pin_predictions: int = 3000
-    pin_labelled: int = 1000
+    pin_labelled: int = 3000
+    """With 1,000, a fall of 3 points takes twice as long to be told from the reference's own error, and an ECE of 0.03
+    three times."""
     seed: int = 42
     """Of intervals by resampling, and of the embeddings that a reference keeps."""
 

@@ -8,7 +8,7 @@ from model_repo.contract.reference import QUANTILES, ReferenceProfile, quantiles
 from monitoring.errors import BadState
 from monitoring.label_choice import ChosenLabel, with_labels
 from monitoring.observations import STAGES, Records, labelled_dtype, prediction_dtype
-from monitoring.reference_window import Reference, confusion_of, from_version, pin
+from monitoring.reference_window import Reference, as_traffic, confusion_of, from_version, pin
 from monitoring.windows import Window
 from tests.monitoring.event_logs import BEGAN, KEY, TAXONOMY
 
@@ -66,6 +66,22 @@ def test_confusion_has_one_true_label_an_utterance() -> None:
     expected = np.zeros((4, 4), dtype=int)
     expected[0, 0] = expected[1, 1] = expected[0, 2] = expected[3, 3] = 1
     assert confusion.tolist() == expected.tolist()
+
+
+def test_labels_drawn_unevenly_do_not_bend_the_mix_of_decisions() -> None:
+    """Ten labels of what was decided as the first label, two of the second, none of the third: the traffic decides."""
+    labelled_only = np.array([[9, 0, 0], [1, 2, 0], [0, 0, 0]])
+    traffic = as_traffic(labelled_only, np.array([50, 40, 10]))
+    assert traffic.sum(axis=0).tolist() == [50, 40, 10]
+    assert traffic.tolist() == [[45, 0, 0], [5, 40, 0], [0, 0, 10]]
+    assert as_traffic(labelled_only, np.array([7, 0, 0])).tolist() == [[7, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+def test_pinned_mix_is_that_of_all_predictions() -> None:
+    """Although only the one that was decided ood has a label."""
+    full = window()
+    pinned = pin(Window(KEY, TAXONOMY, full.predictions, full.labelled[3:], full.embeddings), np.random.default_rng(0))
+    assert pinned.profile.confusion.sum(axis=0).tolist() == [1, 1, 1, 1]
 
 
 def test_reference_survives_being_saved() -> None:

@@ -83,6 +83,17 @@ class TestDetector:
         assert later.detected_at == fallen.detected_at
         assert update(later, CLAIM, np.empty((0, 1))) is later
 
+    @pytest.mark.parametrize("bound", [1e-4, 0.5, 1.0 - 1e-4])
+    def test_rows_that_are_all_one_way_overflow_nothing(self, bound: float) -> None:
+        """Twenty thousand of them, against any bound: wealth stays a number, and a quiet stream has little of it."""
+        claim = Claim(np.array([bound]), rows_per_false_alarm=1e6)
+        quiet = update(start(claim), claim, np.zeros((20_000, 1)))
+        loud = update(start(claim), claim, np.ones((20_000, 1)))
+        assert np.isfinite(quiet.log_wealth).all()
+        assert np.isfinite(loud.log_wealth).all()
+        assert quiet.detected_at is None
+        assert (loud.detected_at is None) == (bound > 0.99)
+
     @pytest.mark.parametrize("bounds", [np.array([0.0]), np.array([1.0]), np.array([]), np.array([[0.5]])])
     def test_bound_out_of_range_is_refused(self, bounds: FloatArray) -> None:
         """A bound is above 0 and below 1."""

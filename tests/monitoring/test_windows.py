@@ -136,6 +136,18 @@ def test_embeddings_are_those_of_the_window() -> None:
     assert windows.latest(predictions=1).embeddings.shape == (0, 2)
 
 
+def test_embeddings_after_a_number_are_those_not_yet_looked_at() -> None:
+    """By the number of their prediction, oldest first; none before the first."""
+    windows = StreamWindows(KEY, TAXONOMY, LIMITS)
+    assert len(windows.embeddings_after(0)) == 0
+    windows.push(chunk(predictions(1, 2, 3), labelled(1), embeddings=embeddings(1, 2)))
+    windows.push(chunk(predictions(4, 5), embeddings=embeddings(4)))
+    assert windows.embeddings_after(0).numbers.tolist() == [2, 4]
+    assert windows.embeddings_after(2).vectors.tolist() == [[4.0, 4.0]]
+    assert len(windows.embeddings_after(4)) == 0
+    assert windows.held == (5, 1)
+
+
 def test_new_version_or_policy_begins_with_nothing() -> None:
     """What one stream has seen is not in the window of another; a dropped stream is gone."""
     other = StreamKey("1", "1.2", "champion")
