@@ -34,6 +34,7 @@ from monitoring.report_state import SavedState, read_state
 from monitoring.settings import MonitorSettings, read_settings
 from monitoring.signals import Watch
 from monitoring.sources import StoreSources
+from monitoring.stream_watch import Sources
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,7 @@ def make_report(chosen: argparse.Namespace, settings: MonitorSettings, now: floa
     return report_of(rows, sources, saved, load(), now)
 
 
-def report_of(
-    rows: RangeRows, sources: StoreSources, saved: SavedState | None, tree: FailureTree, now: float
-) -> Report:
+def report_of(rows: RangeRows, sources: Sources, saved: SavedState | None, tree: FailureTree, now: float) -> Report:
     """The report of rows that were read; pure but for the sources."""
     rng = np.random.default_rng(SEED)
     references = saved.references if saved else ()
@@ -96,7 +95,7 @@ def report_of(
 
 def yardstick_of(
     stream: StreamRows,
-    sources: StoreSources,
+    sources: Sources,
     references: Sequence[Reference],
     watches: Mapping[str, Watch],
     rng: np.random.Generator,
@@ -129,10 +128,10 @@ def notes_of(rows: RangeRows, yardsticks: Mapping[StreamKey, Yardstick]) -> list
         (rows.malformed, "malformed"),
         (rows.future_schema, "written by a newer version of this program"),
     )
-    notes = [f"Left out: {count:,} events {words}." for count, words in counts if count]
+    notes = [f"Events left out, {words}: {count:,}." for count, words in counts if count]
     lost = sum(stream.counts["foreign"] + stream.counts["too_late"] for stream in rows.streams)
     if lost:
-        notes.append(f"Left out: {lost:,} labels that came too late, or name an intent that the version does not know.")
+        notes.append(f"Labels left out, too late or with an intent that the version does not know: {lost:,}.")
     if rows.streams and not rows.labelled:
         notes.append("No prediction of the range has a label yet: quality and calibration cannot be measured.")
     unknown = sorted({key.policy for key, by in yardsticks.items() if by.policy is None})
@@ -160,7 +159,7 @@ def _section(stream: StreamRows, measured_by: Yardstick, tree: FailureTree, rng:
     return StreamSection(stream, tuple(signals), tuple(segments), measured_by.numbers.origin)
 
 
-def _policy(sources: StoreSources, key: StreamKey) -> Policy | None:
+def _policy(sources: Sources, key: StreamKey) -> Policy | None:
     try:
         return sources.policy(key.version, key.policy)
     except (ContractError, OSError):

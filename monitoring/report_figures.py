@@ -24,6 +24,7 @@ from monitoring.report_slices import (
     in_scope,
     ks,
     line,
+    lowest,
     ood_rate,
     prior_shift,
     quantile_ms,
@@ -65,9 +66,12 @@ def pictures_over_time(
         )
     ]
     if rows.labelled:
+        observed, expected = labelled(accuracy), labelled(expected_accuracy)
+        # One scale for both: what lies between them is the error of the calibration.
+        floor = 0.05 * np.floor(min(lowest(observed), lowest(expected), 0.9) / 0.05)
         panels = [
-            Panel("accuracy", labelled(accuracy), is_share=True, floor=None),
-            Panel("accuracy expected\nfrom confidence", labelled(expected_accuracy), is_share=True, floor=None),
+            Panel(label, lines, is_share=True, floor=floor, ceiling=1.005)
+            for label, lines in (("accuracy", observed), ("accuracy expected\nfrom confidence", expected))
         ]
         words = (
             f"{note} In-scope labelled predictions, 95% intervals; "

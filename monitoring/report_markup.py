@@ -45,10 +45,18 @@ def join(content: Iterable[Content]) -> Markup:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Content]], class_: str = "") -> Markup:
-    """A table in a box that scrolls by itself on a narrow screen. The first cell of a row names the row."""
+    """
+    A table in a box that scrolls by itself on a narrow screen. The first cell of a row names the row; a row of one cell
+    is the heading of those below it.
+    """
+    head = tuple(head)
     header = element("thead", element("tr", [element("th", name, scope="col") for name in head]))
     body = []
     for row in rows:
         first, *others = row
+        if not others:
+            heading = element("th", first, scope="rowgroup", colspan=str(len(head)))
+            body.append(element("tr", heading, class_="group"))
+            continue
         body.append(element("tr", element("th", first, scope="row"), [element("td", cell) for cell in others]))
     return element("div", element("table", header, element("tbody", body), class_=class_), class_="scroll")

@@ -10,17 +10,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitoring.calibration import CALIBRATION_SIGNALS
 from monitoring.incidents import Incident, Remedy
+from monitoring.latency import LATENCY_SIGNALS
 from monitoring.remedies import SignalRecord
 from monitoring.report_markup import Content, Markup, element, join, table
 from monitoring.report_plots import Picture
 from monitoring.report_rows import RangeRows, StreamRows
 from monitoring.report_words import VERDICT_WORDS, clock, interval, lasted, number, share, signal_words
 from monitoring.segments import SegmentFinding
-from monitoring.signals import Signal, Verdict
+from monitoring.signals import LABELLED_SIGNALS, Signal, Verdict
+from monitoring.unlabelled import UNLABELLED_SIGNALS
 
 SHORT_WORDS = 400
 """Longer sentences of an action are cut: a failing command may have said a page."""
+SIGNAL_GROUPS = {
+    "With labels": LABELLED_SIGNALS,
+    "Calibration": CALIBRATION_SIGNALS,
+    "Without labels": UNLABELLED_SIGNALS,
+    "Latency": LATENCY_SIGNALS,
+}
 REFERENCE_WORDS = {
     "production": "the stretch of production that the sidecar pinned for this version",
     "version": "the profile that the version brings (signals without labels only)",
@@ -36,8 +45,7 @@ h2{font-size:1.15rem;margin:2em 0 .5em;padding-top:.6em;border-top:1px solid #dd
 h3{font-size:1rem;margin:1.4em 0 .4em}
 p{margin:.4em 0}
 .quiet{color:#52606d;font-size:.87rem}
-.summary{list-style:none;margin:14px 0;padding:0;display:grid;gap:8px;
-grid-template-columns:repeat(auto-fit,minmax(130px,1fr))}
+.summary{list-style:none;margin:14px 0;padding:0;display:grid;gap:8px;grid-template-columns:repeat(4,1fr)}
 .summary li{background:#f4f6f8;border-radius:6px;padding:8px 12px}
 .summary b{display:block;font-size:1.25rem}
 .summary .bad{background:#fbeae9}
@@ -47,15 +55,16 @@ table{border-collapse:collapse;font-size:.87rem;width:100%;font-variant-numeric:
 th,td{padding:4px 8px;text-align:right;border-bottom:1px solid #e7ebef;vertical-align:top}
 td{white-space:nowrap}
 th[scope=row],th:first-child{text-align:left;font-weight:500}
+.judged td:nth-child(2),.judged thead th:nth-child(2){text-align:left}
 thead th{color:#52606d;font-weight:600;border-bottom:2px solid #c5ced8;vertical-align:bottom}
 tr.group th{background:#f4f6f8;font-weight:600;text-align:left}
 .verdict{display:inline-block;padding:0 7px;border-radius:9px;background:#eef1f4;white-space:nowrap}
 .ok{background:#e0f2e9;color:#0d5c3c}
 .breached{background:#fbdfdc;color:#8c1d18;font-weight:600}
 .inconclusive{background:#fff1cc;color:#6b4e00}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px}
-figure{margin:0;min-width:0}
-figure h3{margin:.2em 0}
+.figures{columns:420px 2;column-gap:28px}
+figure{margin:0 0 26px;break-inside:avoid}
+figure h3{margin:0 0 .3em}
 figure img{width:100%;max-width:560px;height:auto;display:block}
 figcaption{color:#52606d;font-size:.82rem}
 .incident{border:1px solid #dde3ea;border-left:5px solid #b3261e;border-radius:6px;padding:4px 14px 10px;margin:14px 0}
@@ -63,6 +72,7 @@ figcaption{color:#52606d;font-size:.82rem}
 .path{margin:.4em 0}
 .path span+span::before{content:" \\2192  ";color:#52606d}
 ol.remedies{padding-left:1.3em;margin:.3em 0}
+@media(max-width:640px){.summary{grid-template-columns:repeat(2,1fr)}}
 @media(max-width:520px){body{padding:10px}table{font-size:.8rem}th,td{padding:3px 6px}}
 @media print{body{max-width:none;padding:0;font-size:10.5pt}h2{break-after:avoid}h3{break-after:avoid}
 figure,.incident,tr,.summary{break-inside:avoid}.scroll{overflow:visible}
@@ -138,6 +148,7 @@ def _header(report: Report) -> Markup:
         lines.append(element("p", "The event log holds no prediction of this range that could be read."))
     else:
         lines.append(_streams(rows))
+        lines.append(_breaches(report.sections))
     if report.notes:
         lines.append(element("div", [element("p", note) for note in report.notes], class_="notes"))
     return element("header", lines)
@@ -178,6 +189,20 @@ def _streams(rows: RangeRows) -> Markup:
     return table(head, [_stream_row(stream) for stream in rows.streams])
 
 
+def _breaches(sections: Sequence[StreamSection]) -> Content:
+    """By name, so that nobody has to look for them in the tables."""
+    told = []
+    for section in sections:
+        names = [
+            signal_words(signal.name).removesuffix(" (ms)")
+            for signal in section.signals
+            if signal.verdict is Verdict.BREACHED
+        ]
+        if names:
+            told.append(element("li", element("b", section.rows.key.name), ": ", "; ".join(names)))
+    return [element("p", "Breached over the whole range:"), element("ul", told)] if told else []
+
+
 def _stream_row(stream: StreamRows) -> list[str]:
     at, labelled = stream.predictions["at"], stream.labelled
     delay = lasted(float(np.median(np.maximum(labelled["label_at"] - labelled["at"], 0)))) if len(labelled) else "–"
@@ -193,13 +218,17 @@ def _stream_row(stream: StreamRows) -> list[str]:
 
 
 def _signals(section: StreamSection) -> Markup:
-    head = ("Signal", "Value", "95% interval", "n", "Reference", "Verdict")
-    measured = [signal for signal in section.signals if signal.n > 0]
+    head = ("Signal", "Verdict", "Value", "95% interval", "Reference", "n")
+    rows: list[Iterable[Content]] = []
+    for group, names in SIGNAL_GROUPS.items():
+        measured = [signal for signal in section.signals if signal.n > 0 and signal.name in names]
+        if measured:
+            rows += [[group], *(_signal_row(signal) for signal in measured)]
     unmeasured = [signal_words(signal.name) for signal in section.signals if signal.n == 0]
     lines: list[Content] = [
         element("h3", section.rows.key.name),
         element("p", f"Compared with {REFERENCE_WORDS[section.origin]}.", class_="quiet"),
-        table(head, [_signal_row(signal) for signal in measured]),
+        table(head, rows, "judged"),
     ]
     if unmeasured:
         lines.append(element("p", f"Not measured, for want of rows: {', '.join(unmeasured)}.", class_="quiet"))
@@ -210,11 +239,11 @@ def _signal_row(signal: Signal | SignalRecord) -> list[Content]:
     has_reference = signal.reference is not None and not math.isnan(signal.reference)
     return [
         signal_words(signal.name),
+        _verdict(str(signal.verdict) if has_reference else "none"),
         number(signal.name, signal.value),
         interval(signal.name, signal.low, signal.high),
-        f"{signal.n:,}",
         number(signal.name, signal.reference),
-        _verdict(str(signal.verdict) if has_reference else "none"),
+        f"{signal.n:,}",
     ]
 
 
@@ -226,9 +255,9 @@ def _all_segments(sections: Sequence[StreamSection]) -> Content:
     parts: list[Content] = []
     for section in sections:
         if section.segments:
-            head = ("Segment", "Accuracy", "95% interval", "n", "Reference", "Verdict")
+            head = ("Segment", "Verdict", "Accuracy", "95% interval", "Reference", "n")
             parts.append(element("h3", section.rows.key.name))
-            parts.append(table(head, [[s.name, *_signal_row(s.accuracy)[1:]] for s in section.segments]))
+            parts.append(table(head, [[s.name, *_signal_row(s.accuracy)[1:]] for s in section.segments], "judged"))
     if not parts:
         return _nothing("No labelled prediction is in scope.")
     words = (
@@ -253,7 +282,7 @@ def _incident(ordinal: int, incident: Incident) -> Markup:
     else:
         took = lasted(incident.ended_at - incident.began_at)
         ended = f"{clock(incident.began_at)} to {clock(incident.ended_at)} UTC, recovered after {took}"
-    head = ("Evidence", "Value", "95% interval", "n", "Reference", "Verdict")
+    head = ("Evidence", "Verdict", "Value", "95% interval", "Reference", "n")
     lines: list[Content] = [
         element("h3", f"I{ordinal}: {incident.diagnosis}"),
         element("p", f"{ended}; {incident.stream.name}; {incident.id}", class_="quiet"),
@@ -262,7 +291,7 @@ def _incident(ordinal: int, incident: Incident) -> Markup:
     if incident.segment:
         lines.append(element("p", f"Segment: {incident.segment}"))
     if incident.evidence:
-        lines.append(table(head, [_signal_row(record) for record in incident.evidence]))
+        lines.append(table(head, [_signal_row(record) for record in incident.evidence], "judged"))
     if incident.remedies:
         lines.append(element("ol", [_remedy(remedy) for remedy in incident.remedies], class_="remedies"))
     else:
@@ -279,8 +308,8 @@ def _remedy(remedy: Remedy) -> Markup:
         outcome = remedy.result.outcome.replace("_", " ")
         lines.append(f"{outcome.capitalize()} after {took}: {_cut(remedy.result.words)}")
         if remedy.result.signals:
-            head = ("Measured by it", "Value", "95% interval", "n", "Reference", "Verdict")
-            lines.append(table(head, [_signal_row(record) for record in remedy.result.signals]))
+            head = ("Measured by it", "Verdict", "Value", "95% interval", "Reference", "n")
+            lines.append(table(head, [_signal_row(record) for record in remedy.result.signals], "judged"))
     if remedy.check is not None:
         verdict = "recovered" if remedy.check.verdict == "recovered" else "did not help"
         lines.append(element("p", f"Check {clock(remedy.check.at)} UTC: {verdict}. {_cut(remedy.check.words)}"))

@@ -9,7 +9,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.stats import beta
 
 from model_repo.contract.calibration_error import bin_counts, debiased_ece, equal_width_edges
 from model_repo.contract.outputs import BoolArray, FloatArray, IntArray
-from monitoring.report_slices import Line
+from monitoring.report_slices import Line, lowest
 from monitoring.signals import LEVEL
 
 WIDTH_IN = 4.9
@@ -86,7 +86,9 @@ class Panel:
     """A level to draw, as a budget or a threshold."""
     limit_words: str = ""
     floor: float | None = 0.0
-    """Lowest value of the axis; None follows the data."""
+    """Lowest value of the axis, or lower where an interval is; None follows the data."""
+    ceiling: float | None = None
+    """Highest value of the axis; None follows the data."""
 
 
 def over_time(
@@ -102,8 +104,10 @@ def over_time(
         rows[-1].set_xlim(*(_day(at) for at in span))
         locator = dates.AutoDateLocator(tz=UTC, minticks=3, maxticks=7)
         rows[-1].xaxis.set_major_locator(locator)
-        rows[-1].xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC))
-        rows[-1].set_xlabel("time of the answer (UTC)")
+        rows[-1].xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=UTC, show_offset=False))
+        first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d}" for at in (span[0], span[1] - 1.0))
+        days = first if first == last else f"{first} to {last}"
+        rows[-1].set_xlabel(f"time of the answer (UTC), {days}")
         handles, names = rows[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
         uri = _uri(figure)
@@ -135,7 +139,7 @@ def reliability(name: str, confidence: FloatArray, is_correct: BoolArray, captio
             label="observed, 95%",
         )
         top.set(ylabel="share that was right", xlim=(0, 1), ylim=(0, 1.03))
-        top.legend(frameon=False, loc="upper left", fontsize=8)
+        figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False, fontsize=8)
         _percent(top.yaxis)
         bottom.bar(edges[:-1], bins.count, np.diff(edges), align="edge", color=PALE, edgecolor="white")
         for b in held:
@@ -220,21 +224,25 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         )
     if panel.limit is not None:
         axes.axhline(panel.limit, color=ALARM, linewidth=1.0, linestyle="--")
-        axes.annotate(
-            panel.limit_words,
-            (0.01, panel.limit),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
+        # In the corner: beside the line it would lie on the points.
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        axes.text(
+            0.01,
+            0.98,
+            f"- - {panel.limit_words}",
+            transform=axes.transAxes,
+            va="top",
             color=ALARM,
             fontsize=7.5,
-            va="bottom",
+            bbox=box,
         )
     axes.set_ylabel(panel.label, fontsize=8.5)
     if panel.is_share:
         _percent(axes.yaxis)
     if panel.floor is not None:
-        axes.set_ylim(bottom=min(panel.floor, _lowest(panel.lines)))
+        axes.set_ylim(bottom=min(panel.floor, lowest(panel.lines)))
+    if panel.ceiling is not None:
+        axes.set_ylim(top=panel.ceiling)
 
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], span: tuple[float, float], *, is_named: bool) -> None:
@@ -268,11 +276,6 @@ def _words_of_panels(title: str, panels: Sequence[Panel]) -> str:
                 ends = " to ".join(form.format(point.value) for point in (known[0], known[-1]))
                 told.append(f"{panel.label}, {line.name}: from {ends} in {len(known)} slices")
     return f"{title}. " + ("; ".join(told) + "." if told else "No slice has enough rows.")
-
-
-def _lowest(lines: Sequence[Line]) -> float:
-    ends = [end for line in lines for point in line.points for end in (point.value, point.low) if np.isfinite(end)]
-    return min(ends, default=0.0)
 
 
 def _day(at: float) -> float:

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,6 +39,8 @@ EMBEDDINGS_KEPT = 512
 EARLY_LABEL_S = 3600.0
 """Labels given up to this long before the range are read too: clocks differ between replicas."""
 MOST_STREAMS = 64
+MOST_LABELS = 2 * MOST_PREDICTIONS
+"""Labels, most of them of requests outside the range, that wait for their prediction."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,22 @@ class RangeRows:
         return sum(len(stream.labelled) for stream in self.streams)
 
 
-def read_range(log: Path, began: float, ended: float, taxonomy_of: TaxonomyOf, now: float) -> RangeRows:
+def read_range(
+    log: Path, began: float, ended: float, taxonomy_of: TaxonomyOf, now: float, most: int = MOST_PREDICTIONS
+) -> RangeRows:
     """
     The predictions answered in [began, ended), Unix time, by stream.
 
-    Raises LogUnavailable, or CannotReport when the range holds more than ``MOST_PREDICTIONS``.
+    Raises LogUnavailable, or CannotReport when the range holds more than ``most`` predictions.
     """
     gathered: dict[StreamKey, list[StreamJoined]] = {}
     unused: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         state = StateFile(Path(folder) / "join.sqlite")
         try:
-            limits = Limits(
-                predictions=MOST_PREDICTIONS, labelled=MOST_PREDICTIONS, labels=MOST_PREDICTIONS, streams=MOST_STREAMS
-            )
+            limits = Limits(predictions=most, recent=1, labelled=most, labels=MOST_LABELS, streams=MOST_STREAMS)
             join = LabelJoin(state, taxonomy_of, limits)
-            for rows in _chunks(log, began, ended):
+            for rows in _chunks(log, began, ended, most):
                 decoded = decode(rows, taxonomy_of)
                 unused.update(_unused(decoded))
                 for stream in _joined(state, join, decoded, rows.cursor.latest_at, now).streams:
@@ -107,9 +109,9 @@ def read_range(log: Path, began: float, ended: float, taxonomy_of: TaxonomyOf, n
     return RangeRows(began, ended, tuple(s for s in streams if len(s.predictions)), **unused)
 
 
-def _chunks(log: Path, began: float, ended: float) -> Iterator[LogRows]:
+def _chunks(log: Path, began: float, ended: float, most: int) -> Iterator[LogRows]:
     """The rows of the range and every label since, in the order in which the sidecar would have read them."""
-    cursor, last = _bounds(log, began, ended)
+    cursor, last = _bounds(log, began, ended, most)
     if last is None:
         return
     reader, is_caught_up = EventReader(log), False
@@ -127,33 +129,25 @@ def _is_within(at: object, began: float, ended: float) -> bool:
     return isinstance(at, float) and began <= at < ended
 
 
-def _bounds(log: Path, began: float, ended: float) -> tuple[Cursor, int | None]:
+def _bounds(log: Path, began: float, ended: float, most: int) -> tuple[Cursor, int | None]:
     """Where to begin reading, and the number of the last prediction of the range; None when there is none."""
     inside = "FROM predictions WHERE at >= ? AND at < ?"
-    with closing(_opened(log)) as connection:
-        try:
-            first, last, n = connection.execute(
-                f"SELECT MIN(seq), MAX(seq), COUNT(*) {inside}",
-                (began, ended),
-            ).fetchone()
-            if n == 0:
-                return Cursor(), None
-            if n > MOST_PREDICTIONS:
-                raise CannotReport(
-                    f"--from, --to: {n:,} predictions, at most {MOST_PREDICTIONS:,}: name a shorter range"
-                )
-            since = (began - EARLY_LABEL_S,)
-            (label,) = connection.execute("SELECT MIN(seq) FROM labels WHERE at >= ?", since).fetchone()
-            if label is None:
-                (label,) = connection.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM labels").fetchone()
-            return _cursor_before(connection, first, label), int(last)
-        except sqlite3.Error as error:
-            raise LogUnavailable(f"{log} cannot be read: {error}") from error
+    with _opened(log) as connection:
+        first, last, n = connection.execute(f"SELECT MIN(seq), MAX(seq), COUNT(*) {inside}", (began, ended)).fetchone()
+        if n == 0:
+            return Cursor(), None
+        if n > most:
+            raise CannotReport(f"--from, --to: {n:,} predictions, at most {most:,}: name a shorter range")
+        since = (began - EARLY_LABEL_S,)
+        (label,) = connection.execute("SELECT MIN(seq) FROM labels WHERE at >= ?", since).fetchone()
+        if label is None:
+            (label,) = connection.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM labels").fetchone()
+        return _cursor_before(connection, first, label), int(last)
 
 
 def _past_predictions(log: Path, cursor: Cursor) -> Cursor:
     """The same cursor behind every prediction: what came after the range is not read, the labels are."""
-    with closing(_opened(log)) as connection:
+    with _opened(log) as connection:
         (last,) = connection.execute("SELECT MAX(seq) FROM predictions").fetchone()
         behind = _cursor_before(connection, last + 1, cursor.label_seq + 1)
     return replace(cursor, prediction_seq=behind.prediction_seq, prediction_at=behind.prediction_at)
@@ -169,9 +163,13 @@ def _cursor_before(connection: sqlite3.Connection, prediction: int, label: int) 
     return Cursor(prediction_seq=prediction - 1, prediction_at=marks[0], label_seq=label - 1, label_at=marks[1])
 
 
-def _opened(log: Path) -> sqlite3.Connection:
+@contextmanager
+def _opened(log: Path) -> Iterator[sqlite3.Connection]:
+    """Read only; what goes wrong inside is LogUnavailable."""
     try:
-        return sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0, isolation_level=None)
+        uri = f"{log.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None)) as connection:
+            yield connection
     except sqlite3.Error as error:
         raise LogUnavailable(f"{log} cannot be read: {error}") from error
 

@@ -14,12 +14,13 @@ from model_repo.contract.outputs import FloatArray
 from model_repo.contract.policy import Policy
 from monitoring.assessment import ASSESSED_SIGNALS, window_signals
 from monitoring.calibration import CALIBRATION_SIGNALS
+from monitoring.latency import STAGES
 from monitoring.references import ReferenceNumbers, evidence_rows
 from monitoring.report_rows import StreamRows
 from monitoring.rows import is_in_scope, segment_memberships
 from monitoring.segments import SEGMENT_SIGNALS, SegmentFinding, segment_findings, segment_references
 from monitoring.sequential import Evidence, start, update
-from monitoring.signals import Signal, Watch, mean_signal
+from monitoring.signals import Signal, Verdict, Watch, mean_signal
 from monitoring.windows import Window
 
 EVIDENCE_ROWS = 10_000
@@ -51,6 +52,9 @@ def stream_signals(
     temperature = policy.temperature if policy else 1.0
     measured, _ = window_signals(window, numbers, temperature, measured_by.costs, watches, evidence, rng)
     left_out = {*SEGMENT_SIGNALS, *(() if policy else NEEDS_TEMPERATURE)}
+    if measured["total_p95_ms"].verdict is not Verdict.BREACHED:
+        # Without a delay there is nothing to share out.
+        left_out |= {f"{stage}_share_of_delay" for stage in STAGES}
     signals = {name: signal for name, signal in measured.items() if name not in left_out}
     if numbers.profile is None:
         signals["ood_rate"] = mean_signal("ood_rate", stream.predictions["is_ood"], watches["ood_rate"], float("nan"))

@@ -5,7 +5,7 @@ A slice holds the predictions answered in it, with the labels that are known by 
 drawn at a time is how good the answers of that time were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -96,14 +96,22 @@ def line(name: str, rows: Records, edges: FloatArray, measured: Measured) -> Lin
 
 
 def rows_a_minute(edges: FloatArray) -> Measured:
-    """How many rows came, by the minute; an exact count, so without an interval."""
+    """How many rows came, by the minute; an exact count, so without an interval. Where none came nothing is drawn."""
     minutes = float(edges[1] - edges[0]) / 60.0
 
     def measured(rows: Records) -> tuple[float, float, float, int]:
+        if len(rows) == 0:
+            return TOO_FEW
         rate = len(rows) / minutes
         return rate, rate, rate, len(rows)
 
     return measured
+
+
+def lowest(lines: Sequence[Line]) -> float:
+    """The lowest end of any interval that is known; infinite when none is."""
+    ends = [end for each in lines for point in each.points for end in (point.value, point.low) if np.isfinite(end)]
+    return min(ends, default=float("inf"))
 
 
 def accuracy(rows: Records) -> tuple[float, float, float, int]:
