@@ -161,8 +161,10 @@ def confidence_sequence(total: float, n: int, level: float = 0.95) -> tuple[floa
 
     def is_refuted(mean: float) -> bool:
         # 0 log 0 is 0 here: no hits say nothing against a mean of zero.
+        # A mean that rounds to one is refuted by any miss, however small.
         against = hits * np.log(mean) if hits else 0.0
-        against += misses * np.log1p(-mean) if misses else 0.0
+        with np.errstate(divide="ignore"):
+            against += misses * np.log1p(-mean) if misses else 0.0
         return bool(mixture - against >= limit)
 
     centre = hits / n
