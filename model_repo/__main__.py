@@ -2,6 +2,7 @@
 The offline pipeline: a folder in, a folder out.
 
     python -m model_repo run --preset default            everything below, then a version that serves
+    python -m model_repo run --production-labels FILE    the same, with what customers wrote in the training split
     python -m model_repo data --out DIR                  one labelled set
     python -m model_repo train --data DIR --out DIR      a checkpoint
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
@@ -16,11 +17,13 @@ The offline pipeline: a folder in, a folder out.
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from model_repo.contract.deployment import Deployment
-from model_repo.contract.errors import ContractError
+from model_repo.contract.errors import BadUtterance, ContractError
+from model_repo.contract.labels import LabelledUtterance
 from model_repo.contract.tuning import Tuning
 from model_repo.store import Store
 
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _data_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True)
     _add_sources(parser)
+    _add_production(parser)
     _add_preset(parser)
     parser.set_defaults(call=_data)
 
@@ -81,6 +85,7 @@ def _run_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the preset")
     parser.add_argument("--repository", type=Path, help="default: <out>/versions, so that nothing that serves changes")
     _add_sources(parser)
+    _add_production(parser)
     _add_preset(parser)
     parser.set_defaults(call=_run)
 
@@ -147,6 +152,14 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_production(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--production-labels",
+        type=Path,
+        help="JSON lines of labelled utterances of production, for the training split alone; a wrong line ends the run",
+    )
+
+
 def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", help="default, smoke, or a TOML file")
 
@@ -161,7 +174,24 @@ def _add_repository(parser: argparse.ArgumentParser) -> None:
 def _data(args: argparse.Namespace) -> None:
     from model_repo.pipeline.data import build
 
-    build(args.data, args.out, preset=args.preset)
+    build(args.data, args.out, preset=args.preset, production=_production(args.production_labels))
+
+
+def _production(file: Path | None) -> list[LabelledUtterance]:
+    """Labels of production; what cannot be read ends the process with a status that says that trying again is vain."""
+    from model_repo.pipeline.data import read_taxonomy
+    from model_repo.pipeline.production import read_production
+
+    if file is None:
+        return []
+    try:
+        return read_production(file, read_taxonomy())
+    except FileNotFoundError as missing:
+        status, refused = os.EX_NOINPUT, str(missing)
+    except BadUtterance as wrong:
+        status, refused = os.EX_DATAERR, str(wrong)
+    print(refused, file=sys.stderr)
+    raise SystemExit(status)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -194,9 +224,12 @@ def _run(args: argparse.Namespace) -> None:
     preset = read_preset(args.preset)
     out = args.out or Path("runs") / preset.name
     data = out / "data"
-    build(args.data, data, preset=args.preset)
+    command = f"make train PRESET={preset.name}"
+    if args.production_labels:
+        command = f"python -m model_repo run --preset {preset.name} --production-labels {args.production_labels.name}"
+    build(args.data, data, preset=args.preset, production=_production(args.production_labels))
     store = Store(args.repository or out / "versions")
-    version = run(data, out, store, read_taxonomy(data), preset, args.seeds or preset.train.seeds)
+    version = run(data, out, store, read_taxonomy(data), preset, args.seeds or preset.train.seeds, command)
     print(f"version {version} is in {store.root}")
 
 

@@ -16,6 +16,7 @@ Data, without torch:
 - ``grammar``: the grammar's files
 - ``composing``: two authored requests in one message
 - ``typing_noise``: how people mistype
+- ``production``: labels of production, added to the training split
 - ``corrections``: labels set right, in the training split only
 - ``splits``: near-duplicate groups, and a split that none straddles
 - ``data_card``: what there is to say about the set

@@ -3,7 +3,8 @@
 
 Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` (one labelled utterance a line), ``taxonomy.json``,
 ``data_report.json`` and ``data_card.md``. The authored messages are split 80/10/10; their test tenth is *the* test,
-their validation tenth chooses and calibrates. All else is training text, and nothing of it resembles what judges.
+their validation tenth chooses and calibrates. All else is training text, and nothing of it resembles what judges:
+public sets, generated messages, and with ``--production-labels FILE`` what customers wrote.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import random
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,18 @@ def find_data_folder(option: Path | None, environment: Mapping[str, str]) -> Pat
     return named
 
 
-def build(data_folder: Path | None, out: Path, seed: int = 42, preset: str = "default") -> DataReport:
+def build(
+    data_folder: Path | None,
+    out: Path,
+    seed: int = 42,
+    preset: str = "default",
+    production: Sequence[LabelledUtterance] = (),
+) -> DataReport:
     """
     Write the splits, the report and the card into ``out``.
 
     Public sets that are not in ``data_folder`` are named with the place where they are published, and left out.
+    ``production`` goes before all that is generated or public: where texts are the same, its label holds.
     """
     taxonomy = read_taxonomy()
     mixture = read_mixture(preset)
@@ -54,7 +62,10 @@ def build(data_folder: Path | None, out: Path, seed: int = 42, preset: str = "de
     generated = generate(grammar, mixture.generator, seed) if mixture.generator else []
     _say(f"generated {len(generated):,} messages")
     if not mixture.authored:
-        return _write(out, mixture, seed, generated, split(generated, seed), _Additions([], [], {}), 0, taxonomy)
+        parts = split(generated, seed)
+        live, fates = keep_production(production, generated, parts)
+        additions = _Additions(live, [], {}, fates)
+        return _write(out, mixture, seed, [*generated, *live], _and_train(parts, live), additions, 0, taxonomy)
 
     authored = read_authored()
     _say(f"splitting {len(authored):,} authored messages by voice and intent")
@@ -62,13 +73,36 @@ def build(data_folder: Path | None, out: Path, seed: int = 42, preset: str = "de
     authored, corrected = correct(authored, parts, read_corrections())
     public = gather(mixture, data_folder, taxonomy, grammar, seed)
     composed = composed_messages(mixture, authored, parts, grammar, seed)
+    live, fates = keep_production(production, authored, parts)
     candidates = [*generated, *composed, *public.utterances]
     held_out = [u.text for u, part in zip(authored, parts, strict=True) if part != "train"]
     _say(f"comparing {len(candidates):,} additions with {len(held_out):,} held-out messages")
-    additions, dropped = keep_apart(candidates, [u.text for u in authored], held_out)
-    public = _Additions(additions, public.notes, public.dropped | dropped)
-    utterances = [*authored, *additions]
-    return _write(out, mixture, seed, utterances, [*parts, *["train"] * len(additions)], public, corrected, taxonomy)
+    kept, dropped = keep_apart(candidates, [u.text for u in (*authored, *live)], held_out)
+    additions = _Additions([*live, *kept], public.notes, public.dropped | dropped, fates)
+    utterances = [*authored, *additions.utterances]
+    return _write(
+        out, mixture, seed, utterances, _and_train(parts, additions.utterances), additions, corrected, taxonomy
+    )
+
+
+def keep_production(
+    production: Sequence[LabelledUtterance], judged: Sequence[LabelledUtterance], parts: Sequence[str]
+) -> tuple[list[LabelledUtterance], dict[str, int]]:
+    """
+    The production labels that go into the training split, with how many were read, added and left out, and why; no
+    counts when none was read. ``judged`` are the utterances that are split, whose labels hold where texts are the same.
+    """
+    if not production:
+        return [], {}
+    held_out = [u.text for u, part in zip(judged, parts, strict=True) if part != "train"]
+    kept, dropped = keep_apart(production, [u.text for u in judged], held_out)
+    fates = {"read": len(production), "added": len(kept), **dropped}
+    _say(f"labels of production: {', '.join(f'{n:,} {fate}' for fate, n in fates.items())}")
+    return kept, fates
+
+
+def _and_train(parts: Sequence[str], additions: Sequence[LabelledUtterance]) -> list[str]:
+    return [*parts, *["train"] * len(additions)]
 
 
 def read_taxonomy(file: Path = PRESETS / "taxonomy.toml") -> Taxonomy:
@@ -107,6 +141,8 @@ class _Additions:
     notes: list[str]
     """Sets left out, and why."""
     dropped: dict[str, int]
+    production: dict[str, int] = field(default_factory=dict)
+    """Labels of production by what became of them."""
 
 
 def gather(mixture: Mixture, folder: Path | None, taxonomy: Taxonomy, grammar: Grammar, seed: int) -> _Additions:
@@ -204,13 +240,14 @@ def _write(
     report = DataReport(
         preset=mixture.name,
         seed=seed,
-        ships=not mixture.unshippable,
+        ships=not (mixture.unshippable or additions.production),
         splits={name: count(rows) for name, rows in by_split.items()},
         left_out=additions.notes,
         dropped=additions.dropped,
         corrected=corrected,
         near_duplicates_crossing_splits=straddling,
         sha256={f"{name}.jsonl": digest(out / f"{name}.jsonl") for name in SPLITS},
+        production=additions.production,
     )
     _write_json(out / "data_report.json", report.to_json())
     (out / "data_card.md").write_text(render_card(report, read_sources()), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from model_repo.contract.labels import OOD, LabelledUtterance
@@ -46,6 +46,8 @@ class DataReport:
     near_duplicates_crossing_splits: int
     """Audited over everything that was written; must be 0."""
     sha256: dict[str, str]
+    production: dict[str, int] = field(default_factory=dict)
+    """Labels of production: read, added, and left out by reason; empty when there were none."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``data_report.json``."""
@@ -87,7 +89,7 @@ def render_card(report: DataReport, sources: Mapping[str, Source]) -> str:
         _opening(report),
         "## Sizes\n\n" + _sizes(splits),
         *(f"## By {title}\n\n" + _table(splits, field) for title, field in _BREAKDOWNS.items()),
-        "## Sources and licences\n\n" + _licences(splits, sources),
+        "## Sources and licences\n\n" + _licences(report, sources),
         "## Left out\n\n" + _bullets(report.left_out or ["nothing that the mixture names"]),
         "## Cleaning\n\n" + _bullets(_cleaning(report)),
         "## Files\n\n" + _bullets([f"`{name}`: sha256 `{digest}`" for name, digest in report.sha256.items()]),
@@ -99,7 +101,10 @@ _BREAKDOWNS = {"label": "by_label", "origin": "by_origin", "language": "by_lang"
 
 
 def _opening(report: DataReport) -> str:
-    rights = "may ship" if report.ships else "must not ship: this mixture is for measuring only"
+    if report.production:
+        rights = "must not ship: it holds messages of customers"
+    else:
+        rights = "may ship" if report.ships else "must not ship: this mixture is for measuring only"
     return (
         "A message with two intents counts under both. Origin: `live` typed by customers of a running service,"
         " `authored` crowd, editorial or composed for this project, `generated` machine-expanded by its publisher,"
@@ -127,9 +132,11 @@ def _table(splits: Mapping[str, Counts], field: str) -> str:
     return _markdown(["", *splits], [[key, *(f"{c.get(key, 0):,}" for c in counts.values())] for key in keys])
 
 
-def _licences(splits: Mapping[str, Counts], sources: Mapping[str, Source]) -> str:
-    used = sorted({name for c in splits.values() for name in c.by_source if name in sources})
+def _licences(report: DataReport, sources: Mapping[str, Source]) -> str:
+    used = sorted({name for c in report.splits.values() for name in c.by_source if name in sources})
     ours = "The authored messages and the generator's are this project's own."
+    if report.production:
+        ours += " Those of `production` are customers', redacted where they were stored; they are not for publication."
     if not used:
         return ours + " No public set is in this one."
     known = [sources[name] for name in used]
@@ -139,8 +146,10 @@ def _licences(splits: Mapping[str, Counts], sources: Mapping[str, Source]) -> st
 
 def _cleaning(report: DataReport) -> list[str]:
     lines = [f"{name.replace('_', ' ')} dropped: {n:,}" for name, n in report.dropped.items()]
+    fates = ", ".join(f"{n:,} {fate.replace('_', ' ')}" for fate, n in report.production.items())
     return [
         *lines,
+        *([f"labels of production, for the training split alone: {fates}"] if fates else []),
         f"training labels corrected by hand: {report.corrected}",
         f"near-duplicates crossing splits, audited (character 4-grams, Jaccard {JACCARD}):"
         f" {report.near_duplicates_crossing_splits}",

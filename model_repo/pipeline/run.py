@@ -27,8 +27,16 @@ SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "s
 """Figures whose spread over the seeds is reported."""
 
 
-def run(data: Path, out: Path, store: Store, taxonomy: Taxonomy, preset: Preset, seeds: Sequence[int]) -> str:
-    """Train every seed on ``data``, make the version from the best one, and give its name."""
+def run(
+    data: Path,
+    out: Path,
+    store: Store,
+    taxonomy: Taxonomy,
+    preset: Preset,
+    seeds: Sequence[int],
+    command: str,
+) -> str:
+    """Train every seed on ``data``, make the version from the best one, and give its name; ``command`` did it."""
     for seed in seeds:
         train(data, out / f"seed-{seed}", taxonomy, preset, seed)
     best = max(seeds, key=lambda seed: _validation_accuracy(out / f"seed-{seed}"))
@@ -37,7 +45,7 @@ def run(data: Path, out: Path, store: Store, taxonomy: Taxonomy, preset: Preset,
     settings = VersionSettings(
         min_decisions_equal=0.995,
         seed=best,
-        commands=(f"make train PRESET={preset.name}",),
+        commands=(command,),
     )
     store.root.mkdir(parents=True, exist_ok=True)
     manifest, policy = make_version(out / f"seed-{best}", data, out / "version", store, taxonomy, settings)

@@ -20,13 +20,13 @@ from model_repo.contract.engine import TOKENIZER_FILE, EngineSpec
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
-from model_repo.pipeline import calibrate, composing, evaluate, generator
+from model_repo.pipeline import calibrate, composing, evaluate, generator, production
 from model_repo.pipeline.data import AUTHORED
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.export import ExportReport, export, read_artefact_spec, run_artefact
 from model_repo.pipeline.model_card import DataSource, Purpose, model_card
 from model_repo.pipeline.settings import PRESETS
-from model_repo.pipeline.sources import read_sources
+from model_repo.pipeline.sources import Source, read_sources
 from model_repo.pipeline.train import save_outputs
 from model_repo.store import Store, sha256_of
 
@@ -34,6 +34,7 @@ PINNED = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
 CARD = "model_card.md"
 OWN_LICENCE = "free for any purpose"
 OWN_ORIGINS = {AUTHORED: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
+CUSTOMERS_LICENCE = "customers' own, not for publication"
 """Who wrote the text that lives in this repository."""
 
 
@@ -142,18 +143,16 @@ def card_sources(data_report: Mapping[str, Any]) -> list[DataSource]:
     rows = []
     for part, use in uses.items():
         for name, count in data_report["splits"][part]["by_source"].items():
-            public = known.get(name)
-            rows.append(
-                DataSource(
-                    name=name,
-                    licence=public.licence if public else OWN_LICENCE,
-                    origin=public.origin if public else OWN_ORIGINS[name],
-                    url=public.repository if public else "this repository",
-                    rows=count,
-                    use=use,
-                )
-            )
+            rows.append(_card_source(name, known.get(name), count, use))
     return rows
+
+
+def _card_source(name: str, public: Source | None, rows: int, use: str) -> DataSource:
+    if public is not None:
+        return DataSource(name, public.licence, public.origin, public.repository, rows, use)
+    if name == production.SOURCE:
+        return DataSource(name, CUSTOMERS_LICENCE, production.ORIGIN, "the event log of who trained it", rows, use)
+    return DataSource(name, OWN_LICENCE, OWN_ORIGINS[name], "this repository", rows, use)
 
 
 def _digests(folder: Path) -> dict[str, str]:

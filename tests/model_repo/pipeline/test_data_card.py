@@ -1,5 +1,7 @@
 """Counts count, and the card says where everything came from."""
 
+from dataclasses import replace
+
 from model_repo.contract.labels import LabelledUtterance
 from model_repo.pipeline.data_card import DataReport, count, render_card
 from model_repo.pipeline.sources import read_sources
@@ -51,3 +53,13 @@ def test_card_says_when_a_version_must_not_ship() -> None:
     """Measured on share-alike text, kept at home."""
     assert "must not ship" in render_card(_report(ships=False), read_sources())
     assert "may ship" in render_card(_report(), read_sources())
+
+
+def test_labels_of_production_are_counted_and_keep_a_version_at_home() -> None:
+    """What was read, added and left out; text of customers is not for publication."""
+    fates = {"read": 1200, "added": 1100, "duplicates": 80, "near_duplicates_of_held_out": 20}
+    card = render_card(replace(_report(ships=False), production=fates), read_sources())
+    expected = "1,200 read, 1,100 added, 80 duplicates, 20 near duplicates of held out"
+    assert f"- labels of production, for the training split alone: {expected}" in card
+    assert "must not ship: it holds messages of customers" in card
+    assert "production" not in render_card(_report(), read_sources())
