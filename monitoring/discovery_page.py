@@ -10,7 +10,7 @@ from monitoring.clusters import DISSOLVED
 STABLE = 0.75
 """From this stability on a cluster is taken as one (Hennig 2007); below ``DISSOLVED`` as an accident."""
 LONGEST_TEXT = 200
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!|<>~&-])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#!|<>~&]|^[-+])")
 
 
 def discovery_page(body: Mapping[str, Any]) -> str:

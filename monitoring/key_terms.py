@@ -46,14 +46,15 @@ def key_terms(groups: Sequence[Sequence[str]], everything: Sequence[str], most: 
 
 def terms_of(text: str) -> Iterator[str]:
     """
-    Words and pairs of words; of Japanese the katakana words, and the pieces of two and three characters of kanji.
+    Words of three letters or more and pairs of words; of Japanese the katakana words, and the pieces of two and three
+    characters of kanji.
 
     >>> list(terms_of("cancel my予約を"))
-    ['cancel', 'my', 'cancel my', '予約']
+    ['cancel', 'cancel my', '予約']
     """
     runs = [run for run in _RUN.findall(text.casefold()) if not run.startswith(_TAG)]
     words = [run for run in runs if len(run) > 1 and _LATIN_OR_KATAKANA.match(run)]
-    yield from words
+    yield from (word for word in words if len(word) > 2 or not word.isascii())
     yield from (f"{first} {second}" for first, second in pairwise(words))
     for run in runs:
         if _LATIN_OR_KATAKANA.match(run) or _HIRAGANA.match(run):
