@@ -1,6 +1,7 @@
 """Queues hold what people need to label, once, and say so when texts are not stored."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from monitoring.remedies import ActionRequest, ActionResult
 from monitoring.windows import Window
 from tests.monitoring.event_logs import TAXONOMY, WrittenLog, prediction
 from tests.monitoring.labelled_windows import labelled_rows, request_of, window_of
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "monitoring.md"
+
+
+def documented_fields() -> set[str]:
+    """Fields that the document's table of a queue has."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition("**Queues.**")[2].partition("**Production labels.**")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE))
 
 
 class FakeRetrain:
@@ -95,10 +104,7 @@ class TestRelabel:
         action = RelabelSegment(EventTexts(log.path), tmp_path, FakeRetrain())
         row = queue_of(action.run(request_of("relabel_segment", segment="lang=mix"), window(rows)))[0]
         record = rows[int(row["request_id"][1:])]
-        assert set(row) == {
-            "request_id", "text", "prediction", "probability", "intents", "label", "lang", "channel", "at", "stratum",
-            "why",
-        }  # fmt: skip
+        assert set(row) == documented_fields() - {"drawn_from"}
         assert row["prediction"] == TAXONOMY.intents[int(record["top"])]
         assert row["probability"] == pytest.approx(float(record["confidence"]), abs=1e-6)
         assert (row["channel"], row["at"]) == ("app", float(record["at"]))
@@ -176,6 +182,7 @@ class TestSample:
         assert {row["drawn_from"] for row in queue[:30]} == {500}
         assert {row["drawn_from"] for row in queue[30:]} == {None}
         assert all(int(row["request_id"][1:]) % 2 for row in queue)
+        assert set(queue[0]) == documented_fields()
 
     def test_repeated_texts_weigh_in_the_random_part_alone(self, log: WrittenLog, tmp_path: Path) -> None:
         """There a frequent text is frequent; elsewhere it is labelled once."""
