@@ -41,11 +41,11 @@ NO_PORT, DIED = 3, 4
 DEFAULT_COMMAND = (sys.executable, "-m", "model_repo", "run", "--preset", "default")
 
 
-def run(settings: MonitorSettings) -> int:
+def run(settings: MonitorSettings, stand_ins: Mapping[str, Action] | None = None) -> int:
     """
     Watch until SIGTERM or Ctrl+C; the exit status: 0 when told to stop, 3 without the port, 4 when the loop died.
 
-    Raises MonitoringError when the state, the tree or a hook refuses.
+    Raises MonitoringError when the state, the tree or a hook refuses. ``stand_ins``: see ``build``.
     """
     watched = Watched()
     telemetry = Telemetry(lambda: watched.snapshot)
@@ -57,7 +57,7 @@ def run(settings: MonitorSettings) -> int:
         except SystemExit:
             # Its reason is in the log.
             return NO_PORT
-        sidecar = build(settings, state, telemetry)
+        sidecar = build(settings, state, telemetry, stand_ins)
 
         def end() -> None:
             server.should_exit = True
