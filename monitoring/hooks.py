@@ -28,7 +28,6 @@ import httpx
 
 from monitoring.errors import BadHook, HookFailed
 from monitoring.remedies import ActionRequest, ActionResult
-from monitoring.windows import Window
 
 SHORTEST_SECRET = 16
 """Characters; a shorter one can be guessed from one signed request."""
@@ -65,10 +64,6 @@ class CommandHook:
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._is_closed = False
-
-    def run(self, request: ActionRequest, window: Window) -> ActionResult:  # noqa: ARG002 - as every action
-        """See ``remedies.Action``; the window stays here."""
-        return self.send(request, {})
 
     def send(self, request: ActionRequest, parameters: Mapping[str, str]) -> ActionResult:
         """See ``remedies.Hook``; waits for the end of the command."""
@@ -171,10 +166,6 @@ class WebhookHook:
         # Reading the certificates takes a while, which is not to count against the answer.
         self._tls = httpx.create_ssl_context()
 
-    def run(self, request: ActionRequest, window: Window) -> ActionResult:  # noqa: ARG002 - as every action
-        """See ``remedies.Action``; the window stays here."""
-        return self.send(request, {})
-
     def send(self, request: ActionRequest, parameters: Mapping[str, str]) -> ActionResult:
         """See ``remedies.Hook``; waits for the answer."""
         body, timestamp = _body(request, parameters), str(int(self._clock()))
@@ -252,10 +243,6 @@ class SageMakerHook:
         self._pipeline = pipeline
         self._parameters = dict(parameters or {})
         self._client = client or _boto3_client(region, _seconds(timeout_s))
-
-    def run(self, request: ActionRequest, window: Window) -> ActionResult:  # noqa: ARG002 - as every action
-        """See ``remedies.Action``; the window stays here."""
-        return self.send(request, {})
 
     def send(self, request: ActionRequest, parameters: Mapping[str, str]) -> ActionResult:
         """See ``remedies.Hook``."""

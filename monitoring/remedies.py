@@ -153,7 +153,10 @@ class Hook(Protocol):
     """Carries a request out of the process: a command, a webhook, a pipeline."""
 
     def send(self, request: ActionRequest, parameters: Mapping[str, str]) -> ActionResult:
-        """As ``Action.run``. ``parameters`` name what the action prepared, as the file of production labels."""
+        """
+        As ``Action.run``. ``parameters`` name what the action prepared, as the file of production labels. Called from
+        several threads at once when several actions use the hook.
+        """
 
 
 def json_able(value: Any) -> Any:

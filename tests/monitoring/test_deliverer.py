@@ -217,7 +217,13 @@ store = IncidentStore(state)
 (row,) = store.due(float(now))
 with state.transaction():
     store.record_attempt(row.request.key, float(now), OutboxRules(jitter=0.0), np.random.default_rng(0))
-deliverer = Deliverer({"retrain": WebhookHook(url, secret, 60.0, lambda: float(now))})
+hook = WebhookHook(url, secret, 60.0, lambda: float(now))
+
+class Send:
+    def run(self, request, window):
+        return hook.send(request, {})
+
+deliverer = Deliverer({"retrain": Send()})
 deliverer.start(row.request, None)
 while not deliverer.finished():
     time.sleep(0.001)
@@ -248,7 +254,8 @@ def test_kill_between_delivery_and_record_delivers_again_under_the_same_key(tmp_
         assert (row.request, row.attempts) == (request, 1)
         with state.transaction():
             store.record_attempt(request.key, NOW + 5.0, OutboxRules(jitter=0.0), rng)
-        deliverer = Deliverer({"retrain": WebhookHook(server.url, SECRET, LONGEST_S, clock)})
+        hook = WebhookHook(server.url, SECRET, LONGEST_S, clock)
+        deliverer = Deliverer({"retrain": CallingAction(lambda: hook.send(request, {}))})
         deliverer.start(row.request, WINDOW)
         (result,) = outcomes(deliverer, 1).values()
         assert isinstance(result, ActionResult)
