@@ -1,5 +1,6 @@
 """The composition root: builds every object of the process and passes it in. Reading it shows the whole wiring."""
 
+import importlib.util
 import logging
 import shlex
 import signal
@@ -7,6 +8,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import uvicorn
@@ -18,6 +20,7 @@ from monitoring.clock import SteadyClock
 from monitoring.deliverer import Deliverer
 from monitoring.discovery import DiscoverIntents
 from monitoring.errors import BadHook
+from monitoring.event_texts import EventTexts
 from monitoring.failure_tree import REFIT_SIGNAL, FailureTree, load
 from monitoring.hooks import CommandHook, SageMakerHook, WebhookHook
 from monitoring.http_app import http_app
@@ -26,7 +29,9 @@ from monitoring.journey import Journey
 from monitoring.loop import Loop, Pace
 from monitoring.monitor import Monitor, Rules
 from monitoring.refit import RefitCalibrator, SwapCalibrator
+from monitoring.relabel import RelabelSegment, SampleForLabels
 from monitoring.remedies import Action, Hook
+from monitoring.retrain import Retrain
 from monitoring.settings import MonitorSettings
 from monitoring.snapshot import Watched
 from monitoring.sources import StoreSources
@@ -38,7 +43,7 @@ from monitoring.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 NO_PORT, DIED = 3, 4
-DEFAULT_COMMAND = (sys.executable, "-m", "model_repo", "run", "--preset", "default")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(settings: MonitorSettings, stand_ins: Mapping[str, Action] | None = None) -> int:
@@ -151,14 +156,29 @@ def hook_of(settings: MonitorSettings) -> CommandHook | WebhookHook | SageMakerH
         return WebhookHook(settings.hook_url, settings.hook_secret, min(settings.hook_timeout_seconds, 30.0))
     if settings.hook == "sagemaker":
         return SageMakerHook(settings.sagemaker_pipeline, settings.sagemaker_region)
-    command = shlex.split(settings.retrain_command) if settings.retrain_command else DEFAULT_COMMAND
+    command = shlex.split(settings.retrain_command) if settings.retrain_command else default_command()
     return CommandHook(command, settings.hook_timeout_seconds)
+
+
+def default_command() -> list[str]:
+    """The pipeline of this repository; a warning says so when no Python that is known here can run it."""
+    trainer = ROOT / ".venv-dev" / "bin" / "python"
+    if not trainer.exists() and importlib.util.find_spec("torch") is None:
+        log.warning("a retrain would fail: it needs the extra `train`, here or in %s", trainer.parent.parent)
+    python = str(trainer) if trainer.exists() else sys.executable
+    options = ["--preset", "default", "--production-labels", "{production_labels}", "--out", "{out}"]
+    return [python, "-m", "model_repo", "run", *options]
 
 
 def actions_of(settings: MonitorSettings, store: Store, tree: FailureTree, hook: Hook) -> dict[str, Action]:
     """What does each action of the tree."""
+    texts = EventTexts(settings.event_log_path)
+    retrain = Retrain(settings.event_log_path, settings.work_folder, hook, settings.retrain_minimum_labels)
     limits = ServiceLimits(settings.service_batch_tokens, settings.service_max_in_flight)
     return {
+        "relabel_segment": RelabelSegment(texts, settings.work_folder, retrain),
+        "retrain": retrain,
+        "sample_for_labels": SampleForLabels(texts, settings.work_folder),
         "refit_calibrator": RefitCalibrator(store, tree.watches[REFIT_SIGNAL], settings.work_folder),
         "swap_calibrator": SwapCalibrator(store, settings.work_folder),
         "discover_intents": DiscoverIntents(settings.event_log_path, settings.work_folder),

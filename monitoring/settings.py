@@ -72,8 +72,11 @@ class MonitorSettings(BaseModel):
     hook: Literal["command", "webhook", "sagemaker"] = "command"
     """What a retrain request goes to: a command on this machine, a signed webhook, or a SageMaker pipeline."""
     retrain_command: str = ""
-    """The command, split as a shell would and run without one; ``{request}``, ``{labels}`` and ``{out}`` are replaced.
-    Empty runs the pipeline of this repository on the original set plus the production labels."""
+    """The command, split as a shell would and run without one; ``{production_labels}``, ``{out}``, ``{segment}`` and
+    ``{key}`` are replaced. Empty runs the pipeline of this repository on the original set plus the production labels,
+    by the Python of ``.venv-dev`` where that was made, else by this one, which then needs the extra ``train``."""
+    retrain_minimum_labels: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Labelled utterances with their texts without which no retrain is asked for."""
     hook_url: str = ""
     """Where the webhook posts to."""
     hook_secret: str = Field(default="", repr=False)

@@ -56,8 +56,8 @@ def test_killed_again_and_again_it_counts_once_and_asks_once(log: WrittenLog, tm
     stream, rng = DrawnStream(np.random.default_rng(5)), np.random.default_rng(17)
     written = 0
     with sidecar(tmp_path, **SMALL) as running:
-        for piece in range(12):
-            change = FALLS if piece >= 5 else Change()
+        for piece in range(7):
+            change = FALLS if piece >= 3 else Change()
             running.start()
             write(log, stream, 500, change)
             written += 1000
@@ -69,8 +69,8 @@ def test_killed_again_and_again_it_counts_once_and_asks_once(log: WrittenLog, tm
         incident = begun_and_done(running, "accuracy_down")
         assert running.end() == 0
     [counts] = status["streams"]
-    assert (status["log"]["predictions_read"], status["log"]["labels_read"]) == (6000, 6000)
-    assert (counts["predictions"], counts["labelled"]) == (6000, 6000)
+    assert (status["log"]["predictions_read"], status["log"]["labels_read"]) == (3500, 3500)
+    assert (counts["predictions"], counts["labelled"]) == (3500, 3500)
     [remedy] = [one for one in incident["remedies"] if one["action"] == "retrain"]  # type: ignore[attr-defined]
     asked = [key for key in running.remedies if key.endswith("-retrain")]
     # At least once, and under one key: whoever is asked again can tell.
