@@ -74,7 +74,7 @@ figcaption{color:#52606d;font-size:.82rem}
 ol.remedies{padding-left:1.3em;margin:.3em 0}
 @media(max-width:640px){.summary{grid-template-columns:repeat(2,1fr)}}
 @media(max-width:520px){body{padding:10px}table{font-size:.8rem}th,td{padding:3px 6px}}
-@media print{body{max-width:none;padding:0;font-size:10.5pt}h2{break-after:avoid}h3{break-after:avoid}
+@media print{td{white-space:normal}body{max-width:none;padding:0;font-size:10.5pt}h2,h3{break-after:avoid}
 figure,.incident,tr,.summary{break-inside:avoid}.scroll{overflow:visible}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
@@ -261,7 +261,7 @@ def _all_segments(sections: Sequence[StreamSection]) -> Content:
     if not parts:
         return _nothing("No labelled prediction is in scope.")
     words = (
-        "In-scope labelled predictions. Intent is the true one; of several, the decided one when it is right. "
+        "In-scope labelled predictions; intent goes by the label, decided by the decision. "
         "A verdict is corrected for the number of segments; without a pinned reference none is judged."
     )
     return [*parts, element("p", words, class_="quiet")]

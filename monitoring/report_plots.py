@@ -247,19 +247,25 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _draw_marks(axes: Axes, marks: Sequence[Mark], span: tuple[float, float], *, is_named: bool) -> None:
     for mark in marks:
+        until = mark.at if mark.until is None else mark.until
+        if mark.at >= span[1] or until < span[0]:
+            continue
         color = ALARM if mark.is_incident else INK
+        begin = max(mark.at, span[0])
         if mark.until is not None:
-            axes.axvspan(
-                _day(max(mark.at, span[0])), _day(min(mark.until, span[1])), color=ALARM, alpha=0.09, linewidth=0
-            )
-        axes.axvline(_day(mark.at), color=color, linewidth=0.9, linestyle="-" if mark.is_incident else ":")
+            axes.axvspan(_day(begin), _day(min(until, span[1])), color=ALARM, alpha=0.09, linewidth=0)
+        if mark.at >= span[0]:
+            axes.axvline(_day(mark.at), color=color, linewidth=0.9, linestyle="-" if mark.is_incident else ":")
         if is_named:
+            # To the left of its line near the right end: it must not reach out of the picture.
+            is_late = begin > span[0] + 0.75 * (span[1] - span[0])
             axes.annotate(
                 mark.words,
-                (_day(max(mark.at, span[0])), 1.0),
+                (_day(begin), 1.0),
                 xycoords=("data", "axes fraction"),
-                xytext=(1, 2),
+                xytext=(-1 if is_late else 1, 2),
                 textcoords="offset points",
+                ha="right" if is_late else "left",
                 color=color,
                 fontsize=7.5,
             )

@@ -93,7 +93,8 @@ def stream_segments(stream: StreamRows, measured_by: Yardstick, watch: Watch) ->
     own = segment_references(is_correct, others)
     unjudged = segment_findings(is_correct, others, own, float(is_correct.mean()), watch)
     findings += [replace(f, accuracy=replace(f.accuracy, reference=float("nan"))) for f in unjudged]
-    return sorted(findings, key=lambda finding: (_dimension(finding.name), -finding.accuracy.n, finding.name))
+    order = list(dict.fromkeys(map(_dimension, memberships)))
+    return sorted(findings, key=lambda f: (order.index(_dimension(f.name)), -f.accuracy.n, f.name))
 
 
 def _dimension(segment: str) -> str:

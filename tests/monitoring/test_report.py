@@ -37,6 +37,18 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Two policies, labels, a pinned reference, an incident that recovered and one with hostile words."""
+    folder = tmp_path_factory.mktemp("full")
+    make_repository(folder / "versions").add_policy(second_policy())
+    log = WrittenLog(folder / "events.sqlite")
+    write_two_policies(log)
+    log.close()
+    write_state(folder / "state.sqlite", log.path)
+    return report(folder, log.path, folder / "versions", "--state", str(folder / "state.sqlite"))
+
+
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The usual state file is not that of whoever runs the tests."""
@@ -131,11 +143,9 @@ def headings(page: str) -> list[str]:
     return re.findall(r"<h[23]>([^<]*)</h[23]>", page)
 
 
-def test_report_shows_every_part(tmp_path: Path, log: WrittenLog, repository: Path) -> None:
-    """Two policies, labels, a pinned reference and two incidents: every section, and the incidents on the time axes."""
-    write_two_policies(log)
-    write_state(tmp_path / "state.sqlite", log.path)
-    page = report(tmp_path, log.path, repository, "--state", str(tmp_path / "state.sqlite"))
+def test_report_shows_every_part(full_page: str) -> None:
+    """Every section, the numbers of the incident, and the incidents on the time axes."""
+    page = full_page
     titles = headings(page)
     for title in ("Traffic", "Accuracy", "Calibration error", "Drift", "Latency by stage", "Segments"):
         assert title in titles
@@ -151,13 +161,9 @@ def test_report_shows_every_part(tmp_path: Path, log: WrittenLog, repository: Pa
     assert ">policy 1.2<" in drawn[0]
 
 
-def test_report_needs_nothing_from_elsewhere_and_shows_no_text(
-    tmp_path: Path, log: WrittenLog, repository: Path
-) -> None:
+def test_report_needs_nothing_from_elsewhere_and_shows_no_text(full_page: str) -> None:
     """No script, no address, no customer's words, whatever an incident says; every picture has its words."""
-    write_two_policies(log)
-    write_state(tmp_path / "state.sqlite", log.path)
-    page = report(tmp_path, log.path, repository, "--state", str(tmp_path / "state.sqlite"))
+    page = full_page
     whole = page + "".join(pictures(page))
     assert "<script" not in whole
     assert "&lt;script&gt;alert" in page
@@ -170,7 +176,7 @@ def test_report_needs_nothing_from_elsewhere_and_shows_no_text(
 
 def test_same_rows_give_the_same_page(tmp_path: Path, log: WrittenLog, repository: Path) -> None:
     """But for the time at which it was made."""
-    write_two_policies(log)
+    write(log, DrawnStream(np.random.default_rng(3)), 60)
     pages = [report(tmp_path, log.path, repository) for _ in range(2)]
     made = re.compile(r"Made [^,]*,")
     assert made.sub("", pages[0]) == made.sub("", pages[1])
@@ -209,15 +215,17 @@ def test_what_was_left_out_is_said(tmp_path: Path, log: WrittenLog, repository: 
 
 def test_state_of_a_running_sidecar_is_read_beside_it(tmp_path: Path, log: WrittenLog, repository: Path) -> None:
     """The lock stays with the sidecar, and nothing of the state changes."""
-    write_two_policies(log)
+    # The incident begins behind the last answer, and is on no time axis.
+    write(log, DrawnStream(np.random.default_rng(3)), 80)
     path = tmp_path / "state.sqlite"
-    write_state(path, log.path)
     held = StateFile(path)
     try:
+        IncidentStore(held).save(recovered_incident())
         with held.transaction():
             held.put("cursor", Cursor().to_json())
             page = report(tmp_path, log.path, repository, "--state", str(path))
         assert "ece_up-1" in page
+        assert ">I1<" not in "".join(pictures(page))
         assert held.get("cursor") == Cursor().to_json()
     finally:
         held.close()
