@@ -36,6 +36,7 @@ Then what is made of a window:
 - ``failure_tree``: from signals to a diagnosis, as ``failure_modes.toml`` says
 - ``alerts``: a diagnosis that has begun or ended: hysteresis, cooldown, one open a diagnosis
 - ``drawn_streams``: streams drawn from a model that is known, for measurements and tests
+- ``bench_tree``: how often the whole tree comes to a diagnosis on quiet streams, and how soon on changed ones
 - ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found
 
 Then what is done about it:
@@ -54,7 +55,7 @@ Then what is done about it:
 - ``relabel``: queues for people who label: of a segment that went wrong, and a stratified sample
 - ``retrain``: labels of production as training text, and the hook that trains on them
 - ``embedded_events``: the latest events with an embedding, and the labels that hold, out of the log
-- ``clusters``: groups of utterances that look alike: whitening, HDBSCAN, and how stable each group is
+- ``clusters``: groups of utterances that look alike: whitening, average linkage, and how stable each group is
 - ``key_terms``: what a group says that others do not
 - ``discovery_page``: the review queue as a page for people
 - ``discovery``: clusters of what no known intent took, left for review

@@ -1,10 +1,11 @@
 """
 How many events a second go through the journey on one core: reading, decoding, joining, counting, windows, commits.
 
-    python -m monitoring.bench_events [--events 100000] [--label-share 0.3]
+    python -m monitoring.bench_events [--events 100000] [--label-share 0.3] [--signals]
 
 Writes a log into a temporary folder (ten intents, a tenth of the events with an embedding of 384), then follows it
-from the beginning and prints the rates, the slowest chunk, and what it takes of memory and disk.
+from the beginning and prints the rates, the slowest chunk, and what it takes of memory and disk. With ``--signals`` the
+streams are watched on the way (see ``stream_watch``), and an assessment of full windows is timed too.
 """
 
 import argparse
@@ -20,12 +21,18 @@ from pathlib import Path
 import numpy as np
 
 from model_repo.contract.decision import softmax
+from model_repo.contract.errors import FileMissing
 from model_repo.contract.events import SQLITE_SCHEMA, LabelEvent, PredictionEvent
 from model_repo.contract.labels import Taxonomy
+from model_repo.contract.outputs import FloatArray
+from model_repo.contract.policy import Policy
+from model_repo.contract.reference import ReferenceProfile
 from monitoring.decoding import decode
 from monitoring.event_reader import Cursor, EventReader, LogRows
+from monitoring.failure_tree import load
 from monitoring.journey import Journey
 from monitoring.state_file import StateFile
+from monitoring.stream_watch import StreamWatches, WatchSettings
 
 TAXONOMY = Taxonomy(tuple(f"intent_{index}" for index in range(10)), frozenset({"intent_3", "intent_7"}))
 HIDDEN = 384
@@ -34,6 +41,8 @@ LABEL_DELAY_EVENTS = 200
 EVENTS_A_SECOND = 1000
 """Of the times in the log; how fast it is read does not depend on it."""
 SEED = 42
+CHUNKS_A_LOOK = 3
+"""With ``--signals``, chunks of the log between two assessments."""
 
 
 def main() -> None:
@@ -41,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000, help="predictions in the log")
     parser.add_argument("--label-share", type=float, default=0.3, help="share of them that get a label")
+    parser.add_argument("--signals", action="store_true", help="gather evidence on the way, and assess")
     args = parser.parse_args()
     # One core: nothing of the journey runs beside itself, and numpy must not either.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -57,6 +67,8 @@ def main() -> None:
         )
         print(f"chunks: {len(chunks)}, the slowest {max(chunks) * 1e3:.0f} ms")
         print(f"state: {(Path(folder) / 'state.sqlite').stat().st_size / args.events:.0f} bytes a prediction on disk")
+        if args.signals:
+            _print_signals(log, Path(folder) / "watched.sqlite", written)
         print(f"peak memory: {_peak_mib():.0f} MiB, of it {_peak_mib() - base:.0f} MiB grown while following")
 
 
@@ -142,6 +154,59 @@ def _follow(log: Path, state_path: Path) -> list[float]:
     journey.close()
     state.close()
     return took
+
+
+class _Sources:
+    """Of the one version that is written; every mistake costs 1."""
+
+    def policy(self, version: str, policy_name: str) -> Policy:
+        """The first revision."""
+        return Policy(
+            version, int(policy_name.split(".")[1]), 1.0, (0.5,) * len(TAXONOMY.intents), 1.0, -4.0, 0.5, 0.95
+        )
+
+    def profile(self, version: str) -> ReferenceProfile:
+        """The version has none: its reference is pinned."""
+        raise FileMissing(f"version {version} has no profile")
+
+    def costs(self, taxonomy: Taxonomy) -> FloatArray:
+        """(K + 1, K + 1)."""
+        return 1.0 - np.eye(len(taxonomy.intents) + 1)
+
+
+def _print_signals(log: Path, state_path: Path, events: int) -> None:
+    """The journey again, watched, and assessed after every few chunks; the two are timed apart."""
+    state = StateFile(state_path)
+    journey = Journey(log, state, _taxonomy)
+    watches = StreamWatches(load(), _Sources(), WatchSettings(), state.get)
+    followed: list[tuple[float, float]] = []
+    looks: list[float] = []
+    is_caught_up = False
+
+    def step() -> None:
+        nonlocal is_caught_up
+        is_caught_up = journey.step(time.time(), watches.follow).is_caught_up
+        watches.take_over()
+        for key in journey.windows.stream_keys():
+            with state.transaction():
+                for name, body in watches.pin_due(journey.windows.stream(key)).items():
+                    state.put(name, body)
+            watches.take_over()
+
+    def assess() -> None:
+        for key in journey.windows.stream_keys():
+            watches.assess(journey.windows.stream(key), time.time(), {})
+
+    while not is_caught_up:
+        followed.append(_timed(step))
+        if len(followed) % CHUNKS_A_LOOK == 0:
+            looks.append(_timed(assess)[1])
+    clock, processor = (sum(column) for column in zip(*followed, strict=True))
+    _print_rate("with evidence", events, (clock, processor))
+    if looks:
+        print(f"assessment: {np.median(looks) * 1e3:.0f} ms of processor time, {max(looks) * 1e3:.0f} ms at most")
+    journey.close()
+    state.close()
 
 
 def _timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -3,7 +3,8 @@ How often quiet streams raise a false alarm, and how soon a change is found: ``p
 
 Streams are drawn, not replayed: a calibrated model of eight intents, whose labels, confidence, latency and mix of
 intents are then changed. Prints one line a signal: runs with a false alarm on the quiet stream, and the delay in rows
-that half, and nine in ten, of the runs stay within (``never`` when fewer do).
+that half, and nine in ten, of the runs stay within (``never`` when fewer do). With ``--tree`` it is the whole failure
+tree instead of single signals: see ``bench_tree``.
 """
 
 import argparse
@@ -17,11 +18,13 @@ from model_repo.contract.decision import softmax
 from model_repo.contract.outputs import BoolArray, FloatArray
 from model_repo.contract.reference import quantiles
 from monitoring.accuracy import accuracy_claim, accuracy_rows, error_reference
+from monitoring.bench_tree import print_tables
 from monitoring.calibration import gap_claim, gap_reference, gap_values
 from monitoring.drift import ks_claim, ks_values, mix_claim, mix_values
 from monitoring.failure_tree import load
 from monitoring.latency import exceedances, quantile_claim
 from monitoring.sequential import Claim, start, update
+from monitoring.stream_watch import WatchSettings
 
 INTENTS = 8
 REFERENCE_ROWS = 5_000
@@ -60,7 +63,7 @@ class Change:
 QUIET = Change("quiet")
 FOLLOWED: tuple[tuple[str, Change, int], ...] = (
     ("accuracy", Change("accuracy -3 pp", lost_accuracy=0.033), 2_500),
-    ("ece", Change("temperature error, ECE about +0.03", temperature=0.6), 2_500),
+    ("ece", Change("temperature error, ECE about +0.05", temperature=0.6), 2_500),
     ("total_p95_ms", Change("P95 +4 ms", delay_ms=4.0), 2_000),
     ("prior_shift", Change("priors moved by 10 pp", moved_prior=0.10), 3_000),
     ("confidence_ks", Change("temperature error", temperature=0.6), 3_000),
@@ -137,13 +140,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m monitoring.bench_signals", description=__doc__)
     parser.add_argument("--runs", type=int, default=40, help="seeds of each stream (default: 40)")
     parser.add_argument("--rows", type=int, default=50_000, help="rows of each quiet stream (default: 50000)")
+    parser.add_argument("--tree", action="store_true", help="the whole tree, from streams to begun diagnoses")
+    parser.add_argument("--look-every", type=int, default=500, help="with --tree: rows between walks (default: 500)")
+    parser.add_argument(
+        "--pin-labelled", type=int, default=WatchSettings.pin_labelled, help="with --tree: labels pinned"
+    )
     chosen = parser.parse_args(arguments)
+    if chosen.tree:
+        settings = WatchSettings(pin_labelled=chosen.pin_labelled)
+        print_tables(chosen.runs, chosen.rows, chosen.look_every, settings, _show)
+        return 0
     heads = ("signal", "change", "false alarms", "half in", "9 in 10", "allowed")
-    sys.stdout.write("{:<14} {:<34} {:>12} {:>7} {:>7} {:>8}\n".format(*heads))
+    _show("{:<14} {:<34} {:>12} {:>7} {:>7} {:>8}\n".format(*heads))
     for signal, change, allowed in FOLLOWED:
-        sys.stdout.write(report(signal, change, allowed, chosen.runs, chosen.rows) + "\n")
-        sys.stdout.flush()
+        _show(report(signal, change, allowed, chosen.runs, chosen.rows) + "\n")
     return 0
+
+
+def _show(words: str) -> None:
+    sys.stdout.write(words)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -172,6 +172,11 @@ class StreamWatches:
             key, now, {**signals, **extra}, findings, len(window.predictions), len(window.labelled), numbers.origin
         )
 
+    def detected(self, key: StreamKey) -> frozenset[str]:
+        """Signals whose evidence says that something changed; whether it matters is for the next assessment to say."""
+        followed = self._streams.get(key, Followed())
+        return frozenset(name for name, held in followed.evidence.items() if held.has_detected)
+
     def _followed(self, stream: StreamJoined) -> Followed:
         numbers = self._numbers_of(stream.key, stream.taxonomy)
         before = _begun(self._streams.get(stream.key, Followed()), numbers)
