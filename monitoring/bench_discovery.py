@@ -2,9 +2,10 @@
 How well new-intent discovery finds intents that the model does not know: ``python -m monitoring.bench_discovery``.
 
     --data DIR        public text: clinc150/, ms_chitchat_en/, manga_authored/, label_map.json
+    --withheld N      intents that are new at once (default: 5)
     --in-scope FILE   labelled messages of the model's own taxonomy (default: 1,250 of DIR/manga_authored)
 
-Each draw withholds five intents of CLINC150: their test messages (30 each), which no version was trained on, arrive
+Each draw withholds intents of CLINC150: their test messages (30 each), which no version was trained on, arrive
 among in-scope messages and, in every other draw, 100 ordinary ood messages (CLINC150's out-of-scope test) and 100 of
 small talk. All go through the running service with an embedding on every event; the action then reads a log of those.
 
@@ -31,20 +32,19 @@ from typing import Any
 import numpy as np
 
 from model_repo.contract.bootstrap import Figure, Measure, bootstrap
-from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.events import SQLITE_SCHEMA
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.outputs import FloatArray, IntArray
 from model_repo.store import Store
 from monitoring.clusters import DISSOLVED
-from monitoring.discovery import DiscoverIntents
+from monitoring.discovery import DiscoverIntents, DiscoveryRules
+from monitoring.embedded_events import read_embedded
 from monitoring.observations import StreamKey, labelled_dtype, prediction_dtype
 from monitoring.remedies import ActionRequest
 from monitoring.service_replay import ROOT, bodies_of
 from monitoring.windows import Window
 from monitoring.withheld_intents import NEW, Message, clinc150, halves, in_scope_messages, is_unknown
 
-WITHHELD = 5
 RESAMPLES = 2_000
 FOUND_SHARE = 1 / 3
 HEAD = (
@@ -63,19 +63,21 @@ class Outcome:
     rejected: float
     """Of the withheld messages, the share among the candidates: what discovery can find at most."""
     clusters: int
+    withheld: int
+    """Intents of the draw."""
     found: int
-    """Withheld intents of which a cluster of their own holds a third of the candidates or more."""
+    """Of those, the ones of which a cluster of their own holds a third of the candidates or more."""
     clustered: float
     withheld_clustered: float
     """Of the withheld candidates."""
     rand: Figure
-    """Over all clustered messages."""
+    """Over all clustered messages; NaN when there are none, or only one cluster of one kind."""
     withheld_rand: float
     """Over the clustered messages of withheld intents alone."""
     stable_share: float
     """Of the candidates, those in clusters whose stability is not below ``clusters.DISSOLVED``."""
     stable_rand: float
-    """Over those; NaN when there are none, or only one cluster of one kind."""
+    """Over those; NaN as above."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of public text")
     parser.add_argument("--in-scope", type=Path, help="JSON Lines of in-scope messages")
     parser.add_argument("--model-repo", type=Path, default=ROOT / "model_repo" / "versions", help="model repository")
-    parser.add_argument("--draws", type=int, default=10, help="draws of five intents (default: 10)")
+    parser.add_argument("--draws", type=int, default=10, help="draws of intents (default: 10)")
+    parser.add_argument("--withheld", type=int, default=5, help="intents of a draw (default: 5)")
     parser.add_argument("--half", choices=["held-out", "chosen-on"], default="held-out", help="which intents to draw")
     chosen = parser.parse_args(arguments)
     withheld, noise = clinc150(chosen.data)
@@ -105,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     outcomes = []
     for draw in range(chosen.draws):
         rng = np.random.default_rng(draw)
-        names = [str(name) for name in rng.choice(intents, WITHHELD, replace=False)]
+        names = [str(name) for name in rng.choice(intents, chosen.withheld, replace=False)]
         messages = [*in_scope, *(noise if draw % 2 else ()), *(one for name in names for one in withheld[name])]
         shuffled = [messages[index] for index in rng.permutation(len(messages))]
         title = f"{draw:>2} {'noise' if draw % 2 else 'plain'} {', '.join(names)}"
@@ -131,6 +134,7 @@ def measured(title: str, messages: Sequence[Message], bodies: Mapping[str, str],
         candidates=len(candidates),
         rejected=len(new) / sum(name.startswith(NEW) for name in truth.values()),
         clusters=len(queue["clusters"]),
+        withheld=len({name for name in truth.values() if name.startswith(NEW)}),
         found=_found(queue["clusters"], candidates, truth),
         clustered=len(clusters) / len(candidates),
         withheld_clustered=sum(one in clusters for one in new) / len(new),
@@ -163,7 +167,7 @@ def line(outcome: Outcome) -> str:
     """One draw."""
     return (
         f"{outcome.title}\n{'':<18} {outcome.candidates:>4} {outcome.rejected:>9.2f} {outcome.clusters:>9} "
-        f"{outcome.found:>4}/{WITHHELD} {outcome.clustered:>10.2f} {outcome.withheld_clustered:>12.2f}  "
+        f"{outcome.found:>4}/{outcome.withheld} {outcome.clustered:>10.2f} {outcome.withheld_clustered:>12.2f}  "
         f"{outcome.rand.value:.3f} [{outcome.rand.low:.3f}, {outcome.rand.high:.3f}] n={outcome.rand.n:<5}"
         f"{outcome.withheld_rand:>17.3f} {outcome.stable_rand:>12.3f}"
     )
@@ -173,7 +177,7 @@ def mean_line(words: str, outcomes: Sequence[Outcome]) -> str:
     """Means over draws, with the interval that other draws of intents would give."""
     figures = [
         _mean(words, [outcome.rejected for outcome in outcomes]),
-        _mean(words, [outcome.found / WITHHELD for outcome in outcomes]),
+        _mean(words, [outcome.found / outcome.withheld for outcome in outcomes]),
         _mean(words, [outcome.clustered for outcome in outcomes]),
         _mean(words, [outcome.withheld_clustered for outcome in outcomes]),
         _mean(words, [outcome.rand.value for outcome in outcomes]),
@@ -223,7 +227,10 @@ def _queue(bodies: Iterable[str], taxonomy: Taxonomy) -> Mapping[str, Any]:
         window = Window(key, taxonomy, rows[0], rows[1], np.empty((0, 0), dtype=np.float16))
         result = DiscoverIntents(log, Path(folder)).run(request, window)
         if result.outcome != "done":
-            raise CannotMeasure(result.words)
+            # Nothing found is a result, and must count as one.
+            found = read_embedded(log, key, taxonomy, DiscoveryRules().most_predictions)
+            ids = [event.request_id for event in found.events if event.is_unrouted]
+            return {"clusters": [], "unclustered_request_ids": ids}
         body: Mapping[str, Any] = json.loads(Path(result.detail["file"]).read_text(encoding="utf-8"))
         return body
 
@@ -240,6 +247,8 @@ def _found(clusters: Sequence[Mapping[str, Any]], candidates: Sequence[str], tru
 
 
 def _rand(ids: Sequence[str], truth: Mapping[str, str], clusters: Mapping[str, int]) -> Figure:
+    if np.isnan(_plain_rand(ids, truth, clusters)):
+        return Figure(float("nan"), float("nan"), float("nan"), len(ids), "clinc150")
     true, found = _numbers(ids, truth, clusters)
     measure = Measure(lambda weights: adjusted_rand(weights, true, found), len(ids))
     return bootstrap({"rand": measure}, len(ids), "clinc150", np.random.default_rng(0), RESAMPLES)["rand"]
