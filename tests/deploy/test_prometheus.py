@@ -16,8 +16,8 @@ from tests.deploy.programs import ROOT
 
 DASHBOARDS = sorted((ROOT / "monitoring" / "grafana" / "json").glob("*.json"))
 PINNED, FURTHER, LAST = 400, 600, 30
-"""Messages that become the reference, and those that are compared with it: every signal then has rows. The last ones make
-sure that recent windows hold something, however long the others took."""
+"""Messages that become the reference, and those that are compared with it: every signal then has rows. With the last
+ones recent windows hold something, however long the others took."""
 
 
 class System:
