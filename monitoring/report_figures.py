@@ -30,6 +30,7 @@ from monitoring.report_slices import (
     quantile_ms,
     rows_a_minute,
     slice_edges,
+    slices_for,
 )
 from monitoring.signals import Watch
 
@@ -48,14 +49,17 @@ def pictures_over_time(
     """Traffic, accuracy, ECE, drift and latency; what no stream has rows for is left out."""
     streams = rows.streams[:DRAWN_STREAMS]
     at = np.concatenate([stream.predictions["at"] for stream in streams])
-    edges = slice_edges(float(at.min()), float(at.max()))
+    edges = slice_edges(float(at.min()), float(at.max()), slices_for(rows.predictions, rows.labelled))
+    step = float(edges[1] - edges[0])
+    # What lies outside the range was not read: a slice that reaches out of it is only as long as it is inside.
+    edges = np.clip(edges, rows.began, rows.ended)
     span, marks = (float(edges[0]), float(edges[-1])), [*marks, *policy_marks(rows)]
-    note = f"Slices of {duration(float(edges[1] - edges[0]))}."
+    note = f"Slices of {duration(step)}."
 
     def labelled(measured: Measured) -> tuple[Line, ...]:
         return tuple(line(s.key.name, s.labelled, edges, measured) for s in streams if len(s.labelled))
 
-    traffic = Panel("predictions a minute", _each(streams, edges, rows_a_minute(edges)))
+    traffic = Panel("predictions a minute", tuple(rows_a_minute(s.key.name, s.predictions, edges) for s in streams))
     pictures = [
         over_time(
             "Traffic",

@@ -236,11 +236,16 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             fontsize=7.5,
             bbox=box,
         )
+        axes.set_ylim(top=max(axes.get_ylim()[1], 1.2 * panel.limit))
+    if not any(line.has_points for line in panel.lines):
+        axes.text(0.5, 0.5, "no slice has enough rows", transform=axes.transAxes, ha="center", va="center", fontsize=8)
     axes.set_ylabel(panel.label, fontsize=8.5)
     if panel.is_share:
         _percent(axes.yaxis)
     if panel.floor is not None:
-        axes.set_ylim(bottom=min(panel.floor, lowest(panel.lines)))
+        bottom, top = min(panel.floor, lowest(panel.lines)), axes.get_ylim()[1]
+        # The margin above was measured before the axis was drawn down to its floor.
+        axes.set_ylim(bottom, top + 0.05 * (top - bottom))
     if panel.ceiling is not None:
         axes.set_ylim(top=panel.ceiling)
 

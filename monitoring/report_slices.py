@@ -30,6 +30,9 @@ from monitoring.signals import LEVEL, RESAMPLES, Signal, Watch
 
 MOST_SLICES = 24
 """More would be too narrow to read on a phone."""
+FEWEST_SLICES = 5
+ROWS_A_SLICE, LABELLED_A_SLICE = 200, 150
+"""Rows to have in a slice on average."""
 STEPS_S = tuple(60.0 * minutes for minutes in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 40_320))
 """Lengths of a slice that people count in: minutes, hours, days, weeks."""
 LEAST_LABELLED = 20
@@ -72,18 +75,30 @@ Measured = Callable[[Records], tuple[float, float, float, int]]
 TOO_FEW = (float("nan"), float("nan"), float("nan"), 0)
 
 
-def slice_edges(first: float, last: float) -> FloatArray:
+def slice_edges(first: float, last: float, most: int = MOST_SLICES) -> FloatArray:
     """
-    Edges of slices that hold all times from ``first`` to ``last``: of one length of STEPS_S, which they begin at.
+    Edges of at most so many slices (2 or more) that hold all times from ``first`` to ``last``; each has one length of
+    STEPS_S, and begins at a multiple of it.
 
     >>> (slice_edges(0.0, 3_600.0) / 60).tolist()[:3], len(slice_edges(0.0, 3_600.0))
     ([0.0, 5.0, 10.0], 14)
     """
-    step = next((step for step in STEPS_S if last - first <= step * (MOST_SLICES - 1)), None)
+    step = next((step for step in STEPS_S if last - first <= step * (most - 1)), None)
     if step is None:
-        step = float(np.ceil((last - first) / (MOST_SLICES - 1) / STEPS_S[-1])) * STEPS_S[-1]
+        step = float(np.ceil((last - first) / (most - 1) / STEPS_S[-1])) * STEPS_S[-1]
     begin = np.floor(first / step) * step
     return np.asarray(begin + step * np.arange(int((last - begin) // step) + 2))
+
+
+def slices_for(predictions: int, labelled: int) -> int:
+    """
+    How many slices a range bears: with few rows in each, there would be more interval than picture.
+
+    >>> slices_for(12_000, 5_000), slices_for(1_100, 430), slices_for(5_000, 0)
+    (24, 5, 24)
+    """
+    borne = min(predictions // ROWS_A_SLICE, labelled // LABELLED_A_SLICE if labelled else MOST_SLICES)
+    return max(FEWEST_SLICES, min(MOST_SLICES, borne))
 
 
 def line(name: str, rows: Records, edges: FloatArray, measured: Measured) -> Line:
@@ -95,17 +110,13 @@ def line(name: str, rows: Records, edges: FloatArray, measured: Measured) -> Lin
     return Line(name, tuple(points))
 
 
-def rows_a_minute(edges: FloatArray) -> Measured:
-    """How many rows came, by the minute; an exact count, so without an interval. Where none came nothing is drawn."""
-    minutes = float(edges[1] - edges[0]) / 60.0
-
-    def measured(rows: Records) -> tuple[float, float, float, int]:
-        if len(rows) == 0:
-            return TOO_FEW
-        rate = len(rows) / minutes
-        return rate, rate, rate, len(rows)
-
-    return measured
+def rows_a_minute(name: str, rows: Records, edges: FloatArray) -> Line:
+    """How many rows came in each slice, by the minute; an exact count, so without an interval. None is not drawn."""
+    points = []
+    for point, seconds in zip(line(name, rows, edges, _counted).points, np.diff(edges).tolist(), strict=True):
+        rate = 60.0 * point.n / seconds if point.n else float("nan")
+        points.append(Point(point.at, rate, rate, rate, point.n))
+    return Line(name, tuple(points))
 
 
 def lowest(lines: Sequence[Line]) -> float:
@@ -187,6 +198,10 @@ def quantile_ms(stage: str, quantile: float) -> Measured:
 def in_scope(labelled: Records) -> Records:
     """The labelled rows that are about an intent, by their label."""
     return np.asarray(labelled[is_in_scope(labelled)])
+
+
+def _counted(rows: Records) -> tuple[float, float, float, int]:
+    return (*TOO_FEW[:3], len(rows))
 
 
 def _mean(values: FloatArray | BoolArray, least: int) -> tuple[float, float, float, int]:

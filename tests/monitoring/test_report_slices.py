@@ -42,8 +42,18 @@ def test_slices_hold_the_whole_stretch_and_are_few(length: float) -> None:
 def test_each_row_counts_in_one_slice(labelled: Records) -> None:
     """Also the first and the last one."""
     edges = slice_edges(float(labelled["at"].min()), float(labelled["at"].max()))
-    points = line("all", labelled, edges, rows_a_minute(edges)).points
+    points = rows_a_minute("all", labelled, edges).points
     assert sum(point.n for point in points) == len(labelled)
+
+
+def test_rate_of_a_slice_that_the_range_cuts_is_that_of_what_is_inside(labelled: Records) -> None:
+    """A row a second, in whole slices and in a half one."""
+    begin = float(labelled["at"][0])
+    points = rows_a_minute(
+        "all", labelled, np.array([begin, begin + 120.0, begin + 150.0, begin + 5000.0, begin + 6000.0])
+    )
+    assert [round(point.value, 6) for point in points.points[:2]] == [60.0, 60.0]
+    assert np.isnan(points.points[3].value)
 
 
 def test_slice_is_measured_as_its_rows_alone(labelled: Records) -> None:
