@@ -11,7 +11,6 @@ import pytest
 from model_repo.store import Store
 from monitoring.app import Sidecar, build
 from monitoring.drawn_streams import QUIET, Change, DrawnStream
-from monitoring.failure_tree import load
 from monitoring.incidents import Incident
 from monitoring.remedies import ActionRequest, ActionResult
 from monitoring.settings import MonitorSettings
@@ -89,7 +88,7 @@ class World:
 
 @contextmanager
 def world(folder: Path, **stand_ins: Noted) -> Iterator[World]:
-    """Everything in one folder."""
+    """Everything in one folder; actions are the real ones but for the stand-ins, and a retrain trains nothing."""
     store = make_repository(folder / "repo")
     log = WrittenLog(folder / "events.sqlite")
     state = StateFile(folder / "monitor.sqlite")
@@ -102,6 +101,7 @@ def world(folder: Path, **stand_ins: Noted) -> Iterator[World]:
         pin_labelled=3000,
         window_predictions=2000,
         window_labelled=1000,
+        retrain_command="true",
     )
     sidecar = build(settings, state, Telemetry(lambda: Snapshot(at=0.0)), stand_ins)
     try:
@@ -112,14 +112,10 @@ def world(folder: Path, **stand_ins: Noted) -> Iterator[World]:
         log.close()
 
 
-ACTIONS = load().actions
-
-
 @pytest.mark.slow
 def test_miscalibration_is_found_refitted_swapped_and_has_recovered(tmp_path: Path) -> None:
     """The model grows too sure of itself; a new temperature is fitted, judged and published, and the ECE comes back."""
-    stand_ins = {name: Noted() for name in ACTIONS if name not in ("refit_calibrator", "swap_calibrator")}
-    with world(tmp_path, **stand_ins) as running:
+    with world(tmp_path) as running:
         running.serve(4000)
         assert running.snapshot.assessments[0].reference == "production"
         assert len(running.snapshot.latest_incidents) == 0
@@ -143,14 +139,46 @@ def test_miscalibration_is_found_refitted_swapped_and_has_recovered(tmp_path: Pa
 @pytest.mark.slow
 def test_an_accuracy_that_falls_asks_for_a_retrain_once(tmp_path: Path) -> None:
     """However long it lasts; once the answers are right again, the incident has recovered."""
-    stand_ins = {name: Noted() for name in ACTIONS}
-    with world(tmp_path, **stand_ins) as running:
+    retrain = Noted()
+    with world(tmp_path, retrain=retrain) as running:
         running.serve(4000)
         falls = Change(lost_accuracy=0.08)
         running.serve_until("accuracy_down", "open", 3000, falls)
         running.serve(1000, falls)
         running.serve_until("accuracy_down", "recovered", 5000)
         incident = running.incident("accuracy_down")
-    [request] = stand_ins["retrain"].requests
+    [request] = retrain.requests
     assert (request.key, request.path[-1]) == (f"{incident.id}/1-retrain", "broad")
     assert [record.name for record in request.evidence] == ["accuracy", "segment_concentration"]
+
+
+@pytest.mark.slow
+def test_a_latency_that_the_tuning_brings_down_has_recovered(tmp_path: Path) -> None:
+    """The queue grows; half the tokens are computed together, and what came after that is what is judged."""
+    with world(tmp_path) as running:
+        running.serve(4000)
+        running.serve_until("latency_up", "open", 3000, Change(delay_ms=4.0))
+        assert running.store.deployment().tuning.batch_tokens == 48
+        running.serve_until("latency_up", "recovered", 6000)
+        incident = running.incident("latency_up")
+    [remedy] = incident.remedies
+    assert (remedy.action, incident.path[-1]) == ("tune_batching", "batching")
+    assert remedy.check is not None
+    assert remedy.check.words == "the signals came back after tune_batching"
+    assert remedy.finished_at is not None
+    # A prediction a second, and rows from before the remedy say nothing of it: about a window of new ones had to come.
+    assert remedy.check.at - remedy.finished_at >= 0.8 * 2000 - CHUNK
+
+
+@pytest.mark.slow
+def test_a_latency_that_nothing_brings_down_needs_people(tmp_path: Path) -> None:
+    """One remedy after the other, each judged by rows of its own; the last has no version to go back to."""
+    with world(tmp_path) as running:
+        running.serve(4000)
+        slow = Change(delay_ms=4.0)
+        running.serve_until("latency_up", "open", 3000, slow)
+        running.serve_until("latency_up", "needs_people", 12_000, slow)
+        incident = running.incident("latency_up")
+    assert [remedy.action for remedy in incident.remedies] == ["tune_batching", "reload_model_graph", "roll_back"]
+    assert [remedy.result.outcome for remedy in incident.remedies if remedy.result] == ["done", "done", "nothing_to_do"]
+    assert [remedy.check.verdict for remedy in incident.remedies if remedy.check] == ["not_recovered"] * 3
