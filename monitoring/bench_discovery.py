@@ -73,7 +73,7 @@ class Outcome:
     rand: Figure
     """Over all clustered messages; NaN when there are none, or only one cluster of one kind."""
     withheld_rand: float
-    """Over the clustered messages of withheld intents alone."""
+    """Over the clustered messages of withheld intents alone; NaN when there is one intent, which says nothing."""
     stable_share: float
     """Of the candidates, those in clusters whose stability is not below ``clusters.DISSOLVED``."""
     stable_rand: float
@@ -129,17 +129,19 @@ def measured(title: str, messages: Sequence[Message], bodies: Mapping[str, str],
     new = [one for one in candidates if truth[one].startswith(NEW)]
     stable = [one for one, cluster in clusters.items() if cluster["stability"] >= DISSOLVED]
     numbers = {one: cluster["cluster"] for one, cluster in clusters.items()}
+    withheld = {name for name in truth.values() if name.startswith(NEW)}
+    new_clustered = [one for one in new if one in clusters] if len(withheld) > 1 else []
     return Outcome(
         title=title,
         candidates=len(candidates),
         rejected=len(new) / sum(name.startswith(NEW) for name in truth.values()),
         clusters=len(queue["clusters"]),
-        withheld=len({name for name in truth.values() if name.startswith(NEW)}),
+        withheld=len(withheld),
         found=_found(queue["clusters"], candidates, truth),
         clustered=len(clusters) / len(candidates),
         withheld_clustered=sum(one in clusters for one in new) / len(new),
         rand=_rand(list(clusters), truth, numbers),
-        withheld_rand=_plain_rand([one for one in new if one in clusters], truth, numbers),
+        withheld_rand=_plain_rand(new_clustered, truth, numbers),
         stable_share=len(stable) / len(candidates),
         stable_rand=_plain_rand(stable, truth, numbers),
     )
