@@ -15,6 +15,7 @@ from model_repo.contract.errors import BadManifest, FileMissing
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.export import run_network
 from model_repo.pipeline.network import load_checkpoint
+from service.backends import openvino as openvino_backend
 from service.backends.choice import has_matrix_tiles, open_backend, read_cpu_flags
 from service.backends.onnx import OnnxBackend
 from service.backends.openvino import OpenVinoBackend
@@ -185,10 +186,11 @@ class TestChoice:
         chosen = open_backend(tiny_artefact()[1], cpu_flags=frozenset({"avx2"}))
         assert (chosen.name, chosen.precision) == ("onnxruntime", "fp32")
 
-    @pytest.mark.skipif(has_matrix_tiles(read_cpu_flags()), reason="this CPU computes bfloat16")
-    def test_precision_that_the_cpu_lacks_is_refused_not_replaced(self) -> None:
-        """Rather than computed in something else unsaid."""
-        with pytest.raises(BackendFailed, match="asked for bf16"):
+    def test_precision_that_the_cpu_lacks_is_refused_not_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Rather than computed in something else unsaid. Only the engine knows: it does bfloat16 without AMX too."""
+        compiled = openvino_backend._compile
+        monkeypatch.setattr(openvino_backend, "_compile", lambda file, _, *cores: compiled(file, "fp32", *cores))
+        with pytest.raises(BackendFailed, match="computes in f32 on this CPU, asked for bf16"):
             OpenVinoBackend(tiny_artefact()[1], precision="bf16")
 
     @pytest.mark.skipif(not has_matrix_tiles(read_cpu_flags()), reason="needs AMX")
