@@ -54,13 +54,14 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _watch() -> int:
-    # Imported here, so that the other commands need nothing of it.
-    from monitoring.app import run
+    # Imported here, so that the other commands need nothing of it, and bad settings are told at once.
     from monitoring.json_logs import start_logging
     from monitoring.settings import read_settings
 
     settings = read_settings()
     start_logging(settings.log_level)
+    from monitoring.app import run
+
     return run(settings)
 
 

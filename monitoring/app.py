@@ -35,7 +35,7 @@ from monitoring.retrain import Retrain
 from monitoring.settings import MonitorSettings
 from monitoring.snapshot import Watched
 from monitoring.sources import StoreSources
-from monitoring.state_file import StateFile
+from monitoring.state_file import StateFile, hold
 from monitoring.steering import ServiceLimits, steering_actions
 from monitoring.stream_watch import StreamWatches, WatchSettings
 from monitoring.telemetry import Telemetry
@@ -55,6 +55,8 @@ def run(settings: MonitorSettings, stand_ins: Mapping[str, Action] | None = None
     watched = Watched()
     telemetry = Telemetry(lambda: watched.snapshot)
     server = uvicorn.Server(_server_config(settings, http_app(watched, telemetry)))
+    # Held to the end of the process.
+    _hold_log(settings.event_log_path)
     state = StateFile(settings.state_path)
     try:
         try:
@@ -184,6 +186,16 @@ def actions_of(settings: MonitorSettings, store: Store, tree: FailureTree, hook:
         "discover_intents": DiscoverIntents(settings.event_log_path, settings.work_folder),
         **steering_actions(store, limits),
     }
+
+
+def _hold_log(event_log: Path) -> None:
+    """Two sidecars on one log would ask for every remedy twice, however many states they have."""
+    lock = event_log.with_name(event_log.name + ".monitor.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        hold(lock, "log")
+    except OSError as error:
+        log.warning("another sidecar on this log would not be noticed: %s", error)
 
 
 def _server_config(settings: MonitorSettings, app: FastAPI) -> uvicorn.Config:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from monitoring.alerts import Transition
+from monitoring.calibration import CALIBRATION_SIGNALS
 from monitoring.failure_tree import FailureTree, Outcome, Walk
 from monitoring.incidents import (
     Check,
@@ -23,14 +24,18 @@ from monitoring.incidents import (
     with_diagnosis,
     with_needs_people,
 )
+from monitoring.latency import LATENCY_SIGNALS
 from monitoring.observations import StreamKey
 from monitoring.remedies import ActionRequest, SignalRecord
-from monitoring.signals import Signal
+from monitoring.signals import LABELLED_SIGNALS, Signal
 
 Event = Literal["begun", "recovered", "superseded", "needs_people"]
 ENOUGH = 0.8
 """Of the rows that a signal was breached over, the share that must speak for its recovery: a window of so many labels
 does not always hold as many that the signal is about."""
+
+_OF_WHAT_IT_WAS = frozenset((*LABELLED_SIGNALS, *CALIBRATION_SIGNALS, *LATENCY_SIGNALS))
+"""These come back to what they were before the incident; distances between distributions, to the reference in force."""
 
 
 @dataclass
@@ -92,9 +97,12 @@ def has_come_back(incident: Incident, signals: Mapping[str, Signal], tree: Failu
         signal = signals.get(record.name)
         if signal is None or signal.n < ENOUGH * record.n:
             return False
-        watch = tree.watches[record.name]
+        watch, reference = tree.watches[record.name], signal.reference
+        if record.name in _OF_WHAT_IT_WAS and record.reference is not None:
+            # A version that took over is no recovery for being as bad as it was from its first day.
+            reference = record.reference
         # NaN is no recovery either.
-        if not watch.change_for_the_worse(signal.value, signal.reference) < watch.threshold / 2:
+        if not watch.change_for_the_worse(signal.value, reference) < watch.threshold / 2:
             return False
     return True
 

@@ -28,7 +28,7 @@ class StateFile:
         """Make or open the file; raises StateInUse or BadState."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock_fd = _lock(path.with_name(path.name + ".lock"))
+        self._lock_fd = hold(path.with_name(path.name + ".lock"), "state")
         try:
             self.connection = _open(path)
         except BaseException:
@@ -63,15 +63,18 @@ class StateFile:
         os.close(self._lock_fd)
 
 
-def _lock(path: Path) -> int:
-    """The descriptor that holds the lock; the system lets go of it when the process ends, however it ends."""
+def hold(path: Path, of_what: str) -> int:
+    """
+    The descriptor that holds a lock, until it is closed; the system lets go of it when the process ends, however it
+    ends. Raises StateInUse naming the holder, OSError where no file can be made.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.read(fd, 32).decode("ascii", "replace").strip()
         os.close(fd)
-        raise StateInUse(f"{path} is held by process {holder or 'unknown'}: one sidecar a state") from None
+        raise StateInUse(f"{path} is held by process {holder or 'unknown'}: one sidecar a {of_what}") from None
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode("ascii"))
     return fd

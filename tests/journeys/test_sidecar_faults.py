@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,14 +79,36 @@ def test_killed_again_and_again_it_counts_once_and_asks_once(log: WrittenLog, tm
     assert len(asked) <= remedy["attempts"]
 
 
-def test_a_second_sidecar_refuses_the_same_state(log: WrittenLog, tmp_path: Path) -> None:
+def test_a_second_sidecar_refuses_the_same_state_and_the_same_log(log: WrittenLog, tmp_path: Path) -> None:
     """It says who holds it, and the first goes on."""
-    with sidecar(tmp_path) as first, sidecar(tmp_path) as second:
+    elsewhere = str(tmp_path / "elsewhere.sqlite")
+    with (
+        sidecar(tmp_path) as first,
+        sidecar(tmp_path, MONITOR_EVENT_LOG_PATH=elsewhere) as same_state,
+        sidecar(tmp_path, MONITOR_STATE_PATH=elsewhere) as same_log,
+    ):
         first.start()
         assert first.process is not None
-        assert second.spawn().wait(timeout=PATIENCE_S) == 1
-        assert f"held by process {first.process.pid}: one sidecar a state" in second.output
+        for second, what in ((same_state, "state"), (same_log, "log")):
+            assert second.spawn().wait(timeout=PATIENCE_S) == 1
+            assert f"held by process {first.process.pid}: one sidecar a {what}" in second.output
         assert first.get("/health/live").status_code == 200
+
+
+def test_what_cannot_start_says_why(log: WrittenLog, tmp_path: Path) -> None:
+    """Each reason has its exit status."""
+    with sidecar(tmp_path, MONITOR_COLOUR="red") as running:
+        running.module = "monitoring"
+        assert running.spawn().wait(timeout=PATIENCE_S) == 2
+        assert "MONITOR_COLOUR" in running.output
+    with socket.create_server(("127.0.0.1", 0)) as taken, sidecar(tmp_path) as running:
+        running.settings["MONITOR_PORT"] = str(taken.getsockname()[1])
+        assert running.spawn().wait(timeout=PATIENCE_S) == 3
+        assert "address already in use" in running.output
+    (tmp_path / "monitor.sqlite").write_bytes(b"no database at all" * 100)
+    with sidecar(tmp_path) as running:
+        assert running.spawn().wait(timeout=PATIENCE_S) == 1
+        assert "monitor.sqlite cannot be used" in running.output
 
 
 def test_a_log_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

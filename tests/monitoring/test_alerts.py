@@ -2,8 +2,11 @@
 
 import pytest
 
-from monitoring.alerts import AlertRules, AlertState, Transition, advance
+from monitoring.alerts import Alert, AlertRules, AlertState, Transition, advance
+from monitoring.errors import BadState
 from monitoring.failure_tree import Outcome, Walk
+from monitoring.signals import Signal, Verdict
+from tests.monitoring.watches import signal_of
 
 RULES = AlertRules(begin_after=2, end_after=3, cooldown_s=100.0)
 
@@ -94,3 +97,24 @@ def test_rules_that_make_no_sense_are_refused() -> None:
     for rules in ({"begin_after": 0}, {"end_after": 0}, {"cooldown_s": -1.0}):
         with pytest.raises(ValueError, match="must be >= 1"):
             AlertRules(**rules)
+
+
+def test_state_comes_back_as_it_was_saved() -> None:
+    """Open alerts with their evidence, counts and cooldowns; what was not measured stays so."""
+    unmeasured = Signal("nll", float("nan"), float("nan"), float("nan"), 0, Verdict.INCONCLUSIVE, 0.2, 0.05)
+    evidence = (signal_of("accuracy", Verdict.BREACHED), unmeasured)
+    walk = Walk("accuracy_down", Outcome.FIRED, ("accuracy down", "broad"), "retrain", evidence)
+    state = AlertState({"accuracy_down/retrain": Alert(walk, 5.5)}, {"a/b": 1}, {"c": 2}, {"d/e": 99.5})
+    again = AlertState.from_json(state.to_json())
+    assert (again.fired, again.cleared, again.quiet_until) == (state.fired, state.cleared, state.quiet_until)
+    back = again.open["accuracy_down/retrain"]
+    assert (back.began_at, back.walk.path, back.walk.outcome) == (5.5, walk.path, Outcome.FIRED)
+    assert back.walk.evidence[0] == evidence[0]
+    assert repr(back.walk.evidence[1]) == repr(unmeasured)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"open": {"a": {}}}'])
+def test_state_that_cannot_be_read_is_told(body: bytes) -> None:
+    """Nothing is begun a second time by mistake."""
+    with pytest.raises(BadState, match="saved alerts"):
+        AlertState.from_json(body)
