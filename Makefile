@@ -12,7 +12,7 @@ LOCKED := pyproject.toml constraints.txt
 DEV := .venv-dev/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test components lint format train train-smoke loadtest bench neuron-check constraints clean
+.PHONY: help serve test components lint format train train-smoke loadtest bench demo neuron-check constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ loadtest: .venv-loadtest/.installed ## Locust traffic against the service; print
 
 bench: .venv-dev/.installed ## Highest rate inside the budget, beside a plain FastAPI + ONNX Runtime service
 	$(DEV) -m loadtest.bench $(ARGS)
+
+demo: .venv-dev/.installed ## Break calibration and bring a new intent, live: each diagnosed, acted on, recovered from
+	$(DEV) -m deploy.demo $(ARGS)
 
 neuron-check: ## On an inf2 host: compile, self-check, decisions, load test; one JSON file (ARGS, docs/inferentia.md)
 	$(PYTHON) -m model_repo.pipeline.neuron_check $(ARGS)
