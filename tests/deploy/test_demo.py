@@ -38,15 +38,7 @@ class TestTraffic:
 
 
 def _incident(**changes: Any) -> dict[str, Any]:
-    signal = {
-        "name": "ece",
-        "value": 0.09,
-        "low": 0.05,
-        "high": 0.12,
-        "n": 600,
-        "verdict": "breached",
-        "reference": 0.03,
-    }
+    figures = {"value": 0.09, "low": 0.05, "high": 0.12, "n": 600, "reference": 0.03}
     remedy = {"key": "k/1", "action": "refit_calibrator", "result": {"outcome": "done", "words": "it recovers"}}
     incident = {
         "id": "ece_up-20260101T120000",
