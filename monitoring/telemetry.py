@@ -24,7 +24,10 @@ class Telemetry:
         """``snapshot`` gives the one that holds now; called at every scrape, from any thread."""
         self.registry = registry = CollectorRegistry()
         self._step_seconds = Histogram(
-            "monitor_step_seconds", "Taking in one chunk of the event log.", buckets=EDGES, registry=registry
+            "monitor_step_seconds",
+            "A look at the event log, and taking in what was there: a chunk at most.",
+            buckets=EDGES,
+            registry=registry,
         )
         self._assessment_seconds = Histogram(
             "monitor_assessment_seconds",
