@@ -117,9 +117,8 @@ def build(
     sources = StoreSources(store, settings.costs_file)
     hook = hook_of(settings)
     actions = {**actions_of(settings, store, tree, hook), **(stand_ins or {})}
-    lacking = sorted(set(tree.actions) - set(actions))
-    if settings.actions_enabled and lacking:
-        raise BadHook(f"nothing does what the failure tree asks for: {', '.join(lacking)}")
+    if settings.actions_enabled:
+        check_actions(tree, actions)
     journey = Journey(settings.event_log_path, state, sources.taxonomy)
     deliverer = Deliverer(actions)
     watch_settings = WatchSettings(
@@ -160,6 +159,13 @@ def hook_of(settings: MonitorSettings) -> CommandHook | WebhookHook | SageMakerH
         return SageMakerHook(settings.sagemaker_pipeline, settings.sagemaker_region)
     command = shlex.split(settings.retrain_command) if settings.retrain_command else default_command()
     return CommandHook(command, settings.hook_timeout_seconds)
+
+
+def check_actions(tree: FailureTree, actions: Mapping[str, Action]) -> None:
+    """Raises BadHook naming each action that the tree may ask for and nothing does."""
+    lacking = sorted(set(tree.actions) - set(actions))
+    if lacking:
+        raise BadHook(f"nothing does what the failure tree asks for: {', '.join(lacking)}")
 
 
 def default_command() -> list[str]:
