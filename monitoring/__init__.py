@@ -38,6 +38,11 @@ Then what is made of a window:
 - ``drawn_streams``: streams drawn from a model that is known, for measurements and tests
 - ``bench_tree``: how often the whole tree comes to a diagnosis on quiet streams, and how soon on changed ones
 - ``bench_signals``: how often quiet streams raise a false alarm, and how soon a change is found
+- ``replay_text``: real messages and what a version says of them, for measurements
+- ``replay_streams``: streams of them, quiet or changed
+- ``replay_changes``: the changes that are measured, and what the tree should say
+- ``replay_export``: the same streams as files, for other programs
+- ``bench_replay``: the whole tree over replayed real text
 
 Then what is done about it:
 
