@@ -4,14 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-GOES_ON = (
-    "import os, signal, sys; open(sys.argv[1], 'w').write(str(os.getpid())); print('up', flush=True); signal.pause()"
-)
+GOES_ON = """
+import os, pathlib, signal, sys
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+os.write(1, b"up\\n")
+signal.pause()
+"""
 ENDS = "import sys; sys.exit(int(sys.argv[1]))"
 LAUNCH = """
 import sys
@@ -21,10 +26,16 @@ sys.exit(run(service, sidecar))
 """
 
 
-def launch(service: tuple[str, str], sidecar: tuple[str, str]) -> "subprocess.Popen[str]":
-    """Both of them are a program and its argument."""
+@contextmanager
+def launch(service: tuple[str, str], sidecar: tuple[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """Both of them are a program and its argument; told to end when the block ends."""
     command = [sys.executable, "-c", LAUNCH, *service, *sidecar]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as both:
+        try:
+            yield both
+        finally:
+            # An assertion that failed must not leave this waiting for processes that go on.
+            both.terminate()
 
 
 def await_lines(process: "subprocess.Popen[str]", count: int) -> None:
@@ -49,7 +60,7 @@ def test_a_signal_ends_both(tmp_path: Path, number: signal.Signals) -> None:
     with launch((GOES_ON, str(files[0])), (GOES_ON, str(files[1]))) as both:
         await_lines(both, 2)
         both.send_signal(number)
-        assert both.wait(timeout=30) == 128 + signal.SIGTERM
+        assert both.wait(timeout=60) == 128 + signal.SIGTERM
     assert [is_running(file) for file in files] == [False, False]
 
 
@@ -67,5 +78,5 @@ def test_the_service_goes_on_when_the_sidecar_dies(tmp_path: Path) -> None:
 def test_a_service_that_ends_takes_the_sidecar_with_it(tmp_path: Path) -> None:
     """Its status is that of both."""
     with launch((ENDS, "3"), (GOES_ON, str(tmp_path / "sidecar"))) as both:
-        assert both.wait(timeout=30) == 3
+        assert both.wait(timeout=60) == 3
     assert not (tmp_path / "sidecar").exists() or not is_running(tmp_path / "sidecar")
