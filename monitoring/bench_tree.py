@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitoring.alerts import AlertRules, AlertState, advance
-from monitoring.drawn_streams import BEGAN, KEY, QUIET, Change, DrawnSources, DrawnStream
+from monitoring.drawn_streams import BEGAN, KEY, POLICY, QUIET, Change, DrawnSources, DrawnStream, revision_of
 from monitoring.failure_tree import FailureTree, load, walk
 from monitoring.label_join import Joined
 from monitoring.observations import Limits
@@ -28,7 +28,7 @@ EMBEDDINGS_EVERY = 3_000
 CHANGES: tuple[tuple[str, Change, str, int], ...] = (
     ("accuracy -3 pp, everywhere", Change(lost_accuracy=0.0317), "accuracy_down", 2_500),
     ("accuracy -3 pp, one intent of eight", Change(lost_accuracy=0.254, lost_intent=5), "accuracy_down", 2_500),
-    ("ECE +0.03, logits 1.35 times as sharp", Change(sharpness=1.35), "ece_up", 2_500),
+    ("ECE +0.03, revision of temperature 0.74", Change(temperature=0.74), "ece_up", 2_500),
     ("P95 +4 ms", Change(delay_ms=4.0), "latency_up", 2_000),
     ("ood utterances from 8% to 18%", Change(ood_share=0.18), "unlabelled_drift", 3_000),
     ("priors moved by 10 pp", Change(moved_prior=0.10), "unlabelled_drift", 3_000),
@@ -56,9 +56,12 @@ class TreeRun:
         """With its reference pinned."""
         self._tree = tree
         self._stream = DrawnStream(np.random.default_rng(seed))
-        self._watches = StreamWatches(tree, DrawnSources(), settings, lambda _: None)
+        policies = [POLICY, *(revision_of(change) for _, change, _, _ in CHANGES if change.temperature != 1.0)]
+        sources = DrawnSources({policy.name: policy for policy in policies})
+        self._watches = StreamWatches(tree, sources, settings, lambda _: None)
         self._windows = WindowSet(Limits())
         self._alerts = AlertState()
+        self._key = KEY
         self._rows = 0
         self._take(max(settings.pin_predictions, settings.pin_labelled), QUIET)
         self._watches.pin_due(self._windows.stream(KEY))
@@ -70,10 +73,10 @@ class TreeRun:
             self._take(look_every, change)
             self._rows += look_every
             # Nothing can be breached without evidence, but for embeddings, which are looked at as they come.
-            if not self._watches.detected(KEY) and self._rows % EMBEDDINGS_EVERY:
+            if not self._watches.detected(self._key) and self._rows % EMBEDDINGS_EVERY:
                 continue
             now = BEGAN + self._rows
-            assessment = self._watches.assess(self._windows.stream(KEY), now, {})
+            assessment = self._watches.assess(self._windows.stream(self._key), now, {})
             walks = walk(self._tree, assessment.signals)
             self._alerts, transitions = advance(self._alerts, walks, now, AlertRules())
             for transition in transitions:
@@ -81,7 +84,9 @@ class TreeRun:
                     yield Begun(transition.alert.walk.diagnosis, self._rows)
 
     def _take(self, rows: int, change: Change) -> None:
-        joined = Joined((self._stream.draw(rows, change),), (), Counter())
+        chunk = self._stream.draw(rows, change)
+        self._key = chunk.key
+        joined = Joined((chunk,), (), Counter())
         self._watches.follow(joined)
         self._watches.take_over()
         self._windows.push(joined)

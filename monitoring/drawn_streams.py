@@ -4,7 +4,7 @@ and tests of what watches a stream: nothing is wrong with it but what a ``Change
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,6 +41,9 @@ class Change:
     """They are lost among the utterances of this intent only; None loses them everywhere."""
     sharpness: float = 1.0
     """The logits times this, after the labels are drawn: above 1 the model is too sure."""
+    temperature: float = POLICY.temperature
+    """Of the policy that answers. Another one than at first is another revision, hence another stream; below 1 it is
+    too sure."""
     delay_ms: float = 0.0
     """Added to the queue of every request."""
     moved_prior: float = 0.0
@@ -50,6 +53,11 @@ class Change:
 
 
 QUIET = Change()
+
+
+def revision_of(change: Change) -> Policy:
+    """The policy with the change's temperature."""
+    return replace(POLICY, revision=POLICY.revision + 1, temperature=change.temperature)
 
 
 @dataclass
@@ -88,13 +96,15 @@ class DrawnStream:
 
     def draw(self, n: int, change: Change = QUIET) -> StreamJoined:
         """The next n predictions, a second apart, each with its label right after it."""
+        policy = self.policy if change.temperature == POLICY.temperature else revision_of(change)
+        key = self.key if policy is self.policy else replace(self.key, policy=policy.name)
         true = self._true_labels(n, change)
         logits = self._logits(true)
         is_ood = true == len(TAXONOMY.intents)
         chances = softmax(logits)
         labels = np.minimum((chances.cumsum(axis=1) < self.rng.random((n, 1))).sum(axis=1), len(TAXONOMY.intents) - 1)
         labels = self._lose(labels, chances.argmax(axis=1), change)
-        records = self._records(logits * change.sharpness, change)
+        records = self._records(logits * change.sharpness, policy, change)
         chosen = [
             ChosenLabel(str(row), () if out else (TAXONOMY.intents[label],), float(at), "agent")
             for row, (out, label, at) in enumerate(zip(is_ood.tolist(), labels.tolist(), records["at"], strict=True))
@@ -103,7 +113,7 @@ class DrawnStream:
         embedded = np.flatnonzero(self.rng.random(n) < EMBEDDED_SHARE)
         vectors = self.centres[true[embedded]] + self.rng.normal(0.0, 1.0, (len(embedded), HIDDEN))
         embeddings = Embeddings(records["number"][embedded].copy(), vectors.astype(np.float16))
-        return StreamJoined(self.key, TAXONOMY, records, embeddings, labelled, labelled[:0], 0, Counter())
+        return StreamJoined(key, TAXONOMY, records, embeddings, labelled, labelled[:0], 0, Counter())
 
     def _true_labels(self, n: int, change: Change) -> IntArray:
         """(n,) positions, ood last."""
@@ -130,9 +140,9 @@ class DrawnStream:
         other = (top + 1 + self.rng.integers(0, len(TAXONOMY.intents) - 1, len(labels))) % len(TAXONOMY.intents)
         return np.where(loses, other, labels)
 
-    def _records(self, logits: FloatArray, change: Change) -> Records:
+    def _records(self, logits: FloatArray, policy: Policy, change: Change) -> Records:
         n = len(logits)
-        decisions = decide(ModelOutputs(logits, np.full(n, -9.0), np.empty((n, 0))), self.policy)
+        decisions = decide(ModelOutputs(logits, np.full(n, -9.0), np.empty((n, 0))), policy)
         records = np.zeros(n, dtype=prediction_dtype(len(TAXONOMY.intents)))
         records["number"] = self.drawn + 1 + np.arange(n)
         self.drawn += n

@@ -51,6 +51,7 @@ def test_records_are_as_the_journey_makes_them(quiet: Records) -> None:
         (Change(lost_accuracy=0.0317), "is_correct", -0.03),
         (Change(lost_accuracy=0.254, lost_intent=5), "is_correct", -0.03),
         (Change(sharpness=1.35), "confidence", 0.03),
+        (Change(temperature=0.74), "confidence", 0.03),
         (Change(delay_ms=4.0), "total_ms", 4.0),
         (Change(delay_ms=4.0), "queue_ms", 4.0),
     ],
@@ -58,6 +59,14 @@ def test_records_are_as_the_journey_makes_them(quiet: Records) -> None:
 def test_change_is_as_large_as_it_says(quiet: Records, change: Change, field: str, moves_by: float) -> None:
     """Within the error of twenty thousand rows."""
     assert scope_mean(labelled(change), field) - scope_mean(quiet, field) == pytest.approx(moves_by, rel=0.2)
+
+
+def test_other_temperature_is_another_revision(quiet: Records) -> None:
+    """The same logits, answered under another policy: another stream."""
+    revised = DrawnStream(np.random.default_rng(3)).draw(ROWS, Change(temperature=0.74))
+    assert (revised.key.policy, revised.key.version) == ("1.2", KEY.version)
+    np.testing.assert_array_equal(revised.labelled["logits"], quiet["logits"])
+    np.testing.assert_array_equal(revised.labelled["truth"], quiet["truth"])
 
 
 def test_mix_moves_as_it_says(quiet: Records) -> None:
