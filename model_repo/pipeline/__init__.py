@@ -53,6 +53,7 @@ AWS Inferentia2:
 - ``neuron_buckets``: which row sizes, by counting padded work on real lengths
 - ``neuron_gate``: whether decisions survive the device's arithmetic
 - ``neuron_check``: all of it on an inf2 host, into one JSON file
+- ``neuron_service``: the service that it asks and loads
 
 Public sets:
 

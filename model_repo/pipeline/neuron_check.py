@@ -3,42 +3,54 @@ Everything that only an inf2 host can show, into one JSON file to send back:
 
     make neuron-check ARGS="--checkpoint DIR --repository DIR --texts FILE --out neuron-check.json"
 
-probe -> compile -> serve (loads, warms up, checks golden rows and masks) -> decisions over HTTP against the CPU ->
-load test. It stops at the first step that fails, writes what it has, and exits with 1.
+probe -> compile -> load (programs on the cores, golden rows, masks) -> gate (decisions over HTTP against the CPU) ->
+load_test. It stops at the first step that fails, writes what it has, and exits with 1. The report names the machine,
+and says of any other than an inf2 that nothing was measured on one.
 """
 
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from model_repo.contract.decision import Decisions
-from model_repo.contract.labels import Taxonomy
-from model_repo.contract.neuron import PROGRAMS_FILE, PROGRAMS_FOLDER
-from model_repo.store import Store
+from model_repo.contract.decision import Decisions, decide
+from model_repo.contract.engine import TOKENIZER_FILE
+from model_repo.contract.errors import BadUtterance
+from model_repo.contract.labels import LabelledUtterance, Taxonomy
+from model_repo.contract.neuron import GOLDEN_FILE, PROGRAMS_FILE, PROGRAMS_FOLDER
+from model_repo.contract.outputs import BoolArray
+from model_repo.contract.policy import Policy
+from model_repo.pipeline.neuron_service import (
+    NeuronService,
+    decisions_of,
+    highest_rate_in_budget,
+    neuron_service,
+)
+from model_repo.store import LoadedVersion, Store
 
-LABEL = "measured on an inf2 host"
-PORT = 18080
-MIN_DECISIONS_EQUAL = 0.995
-RATES = (200, 500, 1000, 2000, 4000)
+RATES = (200.0, 500.0, 1000.0, 2000.0, 4000.0)
+PRODUCT_FILE = Path("/sys/devices/virtual/dmi/id/product_name")
+"""On EC2 the name of the instance type."""
+DRIVER_FILE = Path("/sys/module/neuron/version")
 
 Step = tuple[str, Callable[[], Mapping[str, Any]]]
 
 
-def run_steps(steps: Sequence[Step], clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
+def run_steps(steps: Sequence[Step], label: str, clock: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """What each step gave and how long it took; the first that raises is the last."""
-    report: dict[str, Any] = {"label": LABEL, "is_passed": False, "steps": []}
+    report: dict[str, Any] = {"label": label, "is_passed": False, "steps": []}
     for name, step in steps:
         began = clock()
         record: dict[str, Any] = {"step": name}
@@ -55,22 +67,117 @@ def run_steps(steps: Sequence[Step], clock: Callable[[], float] = time.monotonic
     return report
 
 
-def compare_answers(answers: Sequence[Mapping[str, Any]], wanted: Decisions, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Answers of ``POST /route`` beside the decisions of the CPU on the same texts, in the same order."""
-    equal, furthest = 0, 0.0
-    for row, answer in enumerate(answers):
-        intents = [taxonomy.intents[k] for k in wanted.accepted(row)]
-        given = [entry["intent"] for entry in answer["intents"]]
-        equal += given == intents and answer["ood"]["is_ood"] == bool(wanted.is_ood[row])
-        probabilities = np.array([answer["probabilities"][intent] for intent in taxonomy.intents])
-        furthest = max(furthest, float(np.abs(probabilities - wanted.probabilities[row]).max()))
-    share = equal / len(answers)
-    return {
-        "n": len(answers),
-        "decisions_equal": share,
-        "max_probability_difference": furthest,
-        "is_passed": share >= MIN_DECISIONS_EQUAL,
-    }
+def label_of(product: str) -> str:
+    """
+    What the figures are, by the name of the machine.
+
+    >>> label_of("inf2.xlarge"), label_of("KVM")
+    ('measured on inf2.xlarge', 'not measured on an inf2 host: KVM')
+    """
+    return f"measured on {product}" if product.startswith("inf2.") else f"not measured on an inf2 host: {product}"
+
+
+@dataclass(frozen=True)
+class HostCheck:
+    """The steps, in the order in which they run; the service that ``load`` starts is stopped with ``stack``."""
+
+    checkpoint: Path
+    repository: Path
+    texts: Path
+    fewest: int
+    """Messages without which a share of equal decisions says little."""
+    rates: Sequence[float]
+    seconds: float
+    """Of the load at each rate."""
+    label: str
+    stack: ExitStack
+    running: list[NeuronService]
+    """Filled by ``load``."""
+
+    def probe(self) -> Mapping[str, Any]:
+        """What is installed, and on what machine."""
+        from model_repo.pipeline.compile_neuron import import_stack
+
+        listing = shutil.which("neuron-ls")
+        return {
+            "torch-neuronx": import_stack().release,
+            "driver": _first_line(DRIVER_FILE),
+            "neuron-ls": _run([listing, "--json-output"]).stdout if listing else "not installed",
+            "python": platform.python_version(),
+            "cpus": os.cpu_count(),
+        }
+
+    def compile(self) -> Mapping[str, Any]:
+        """The champion's programs, unless they are there."""
+        folder = self._version().folder / PROGRAMS_FOLDER
+        was_there = (folder / PROGRAMS_FILE).exists()
+        if not was_there:
+            options = [
+                "--checkpoint",
+                str(self.checkpoint),
+                "--version",
+                str(folder.parent),
+                "--texts",
+                str(self.texts),
+            ]
+            run = _run([sys.executable, "-m", "model_repo", "compile-neuron", *options])
+            if run.returncode != 0:
+                raise RuntimeError(run.stderr[-4000:])
+        manifest = json.loads((folder / PROGRAMS_FILE).read_text(encoding="utf-8"))
+        return {"was_compiled_before": was_there, "manifest": manifest}
+
+    def load(self) -> Mapping[str, Any]:
+        """Ready means that every program on every core gave the golden rows and showed a living mask."""
+        service = self.stack.enter_context(neuron_service(self.repository, inference_threads=2, patience_s=300.0))
+        self.running.append(service)
+        model = service.get("/model")
+        if model["backend"] != "neuron":
+            raise RuntimeError(f"the service answers with {model['backend']}")
+        with np.load(self._version().folder / PROGRAMS_FOLDER / GOLDEN_FILE, allow_pickle=False) as golden:
+            return {"ready_after_s": service.ready_after_s, "golden_utterances": len(golden["lengths"]), "model": model}
+
+    def gate(self) -> Mapping[str, Any]:
+        """The served decisions beside the CPU's own, one message at a time."""
+        from model_repo.pipeline.neuron_gate import gate_decisions
+
+        (service,) = self.running
+        version, policy = self._version(), self._policy()
+        texts, truth = read_texts(self.texts, version.manifest.taxonomy)
+        if len(texts) < self.fewest:
+            raise ValueError(f"{self.texts} holds {len(texts)} messages, at least {self.fewest} are needed")
+        before = _cpu_decisions(version, policy, texts)
+        after = decisions_of([service.route(text) for text in texts], version.manifest.taxonomy)
+        report = gate_decisions(before, after, policy, truth, self.label)
+        return {**asdict(report), "is_passed": report.is_passed}
+
+    def load_test(self) -> Mapping[str, Any]:
+        """Ascending rates, up to the first that the service cannot keep up with."""
+        (service,) = self.running
+        reports: dict[float, dict[str, Any]] = {}
+        for rate in sorted(self.rates):
+            reports[rate] = service.load(rate, self.seconds)
+            if reports[rate]["has_collapsed"]:
+                break
+        answered = sum(int(report["latency"]["answered"]) for report in reports.values())
+        return {
+            "is_passed": answered > 0,
+            "highest_rate_in_budget": highest_rate_in_budget(reports),
+            "rates": {str(rate): report for rate, report in reports.items()},
+        }
+
+    def steps(self) -> list[Step]:
+        """By name."""
+        ordered = (self.probe, self.compile, self.load, self.gate, self.load_test)
+        return [(step.__name__, step) for step in ordered]
+
+    def _version(self) -> LoadedVersion:
+        store = Store(self.repository)
+        return store.load(store.deployment().champion.version)
+
+    def _policy(self) -> Policy:
+        store = Store(self.repository)
+        champion = store.deployment().champion
+        return store.policy(champion.version, champion.policy_revision)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,118 +185,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder `checkpoint` of the training run")
     parser.add_argument("--repository", type=Path, required=True, help="model repository; its champion is checked")
-    parser.add_argument("--texts", type=Path, required=True, help="JSON lines of at least 1,000 held-out messages")
+    parser.add_argument("--texts", type=Path, required=True, help="JSON lines of held-out messages, best with labels")
+    parser.add_argument("--fewest", type=int, default=1000, help="messages without which the gate refuses to judge")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of load at each rate")
     parser.add_argument("--out", type=Path, default=Path("neuron-check.json"))
     args = parser.parse_args(arguments)
-    environment = {**os.environ, "ROUTER_ENGINE": "neuron", "ROUTER_MODEL_REPO": str(args.repository)}
-    environment |= {"ROUTER_PORT": str(PORT), "ROUTER_WORKERS": "1", "ROUTER_INFERENCE_THREADS": "2"}
-    version = Store(args.repository).deployment().champion.version
-    folder = args.repository / version
-    steps: list[Step] = [
-        ("probe", _probe),
-        ("compile", lambda: _compile(args.checkpoint, folder, args.texts)),
-        ("serve", lambda: _serve(environment, args.repository, args.texts)),
-    ]
-    report = run_steps(steps)
+    label = label_of(_first_line(PRODUCT_FILE))
+    with ExitStack() as stack:
+        check = HostCheck(
+            args.checkpoint, args.repository, args.texts, args.fewest, args.rates, args.seconds, label, stack, []
+        )
+        report = run_steps(check.steps(), label)
     args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({step["step"]: step["is_passed"] for step in report["steps"]}), args.out)
     return 0 if report["is_passed"] else 1
 
 
-def _probe() -> Mapping[str, Any]:
-    from model_repo.pipeline.compile_neuron import import_stack
+def read_texts(file: Path, taxonomy: Taxonomy) -> tuple[list[str], BoolArray | None]:
+    """The messages, and the intents (n, K) that they carry where every one has a label; otherwise None."""
+    from model_repo.pipeline.truth import truth_of
 
-    listing = shutil.which("neuron-ls")
-    return {
-        "torch-neuronx": import_stack().release,
-        "neuron-ls": _run([listing, "--json-output"]).stdout if listing else "not installed",
-    }
-
-
-def _compile(checkpoint: Path, version: Path, texts: Path) -> Mapping[str, Any]:
-    manifest = version / PROGRAMS_FOLDER / PROGRAMS_FILE
-    if not manifest.exists():
-        options = ["--checkpoint", str(checkpoint), "--version", str(version), "--texts", str(texts)]
-        run = _run([sys.executable, "-m", "model_repo", "compile-neuron", *options])
-        if run.returncode != 0:
-            raise RuntimeError(run.stderr[-4000:])
-    return {"manifest": json.loads(manifest.read_text(encoding="utf-8"))}
-
-
-def _serve(environment: Mapping[str, str], repository: Path, texts: Path) -> Mapping[str, Any]:
-    with _service(environment) as (url, ready_s):
-        compared = _decisions(url, repository, texts)
-        load = {str(rate): _load(url, rate) for rate in RATES} if compared["is_passed"] else {}
-        stages = [line for line in _get(f"{url}/metrics").splitlines() if line.startswith("router_stage_seconds_sum")]
-    return {"ready_after_s": ready_s, "gate": compared, "load": load, "stages": stages} | {
-        "is_passed": compared["is_passed"]
-    }
-
-
-@contextmanager
-def _service(environment: Mapping[str, str], patience_s: float = 300.0) -> Iterator[tuple[str, float]]:
-    url, began = f"http://127.0.0.1:{PORT}", time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=dict(environment), stderr=subprocess.PIPE)
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    texts = [str(record["text"]).strip() for record in records]
     try:
-        while not _is_ready(url):
-            if process.poll() is not None:
-                _, errors = process.communicate()
-                raise RuntimeError(f"the service ended with {process.returncode}: {errors.decode()[-4000:]}")
-            if time.monotonic() - began > patience_s:
-                raise TimeoutError(f"the service was not ready within {patience_s} s")
-            time.sleep(1.0)
-        yield url, round(time.monotonic() - began, 1)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+        return texts, truth_of([LabelledUtterance.from_json(record) for record in records], taxonomy).targets
+    except BadUtterance:
+        return texts, None
 
 
-def _decisions(url: str, repository: Path, texts: Path) -> dict[str, Any]:
-    """The served answers beside the CPU's own decisions, one message at a time."""
-    from tokenizers import Tokenizer
-
-    from model_repo.contract.decision import decide
-    from model_repo.contract.engine import TOKENIZER_FILE
+def _cpu_decisions(version: LoadedVersion, policy: Policy, texts: Sequence[str]) -> Decisions:
     from model_repo.pipeline.export import read_artefact_spec, run_artefact
-    from model_repo.pipeline.neuron_buckets import authored_texts
 
-    store = Store(repository)
-    champion = store.deployment().champion
-    version, policy = store.load(champion.version), store.policy(champion.version, champion.policy_revision)
-    messages = [text.strip() for text in authored_texts(texts)]
     tokenizer = Tokenizer.from_file(str(version.file(TOKENIZER_FILE)))
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(messages)]
-    wanted = decide(run_artefact(version.folder, read_artefact_spec(version.folder), ids), policy)
-    return compare_answers([_route(url, text) for text in messages], wanted, version.manifest.taxonomy)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    return decide(run_artefact(version.folder, read_artefact_spec(version.folder), ids), policy)
 
 
-def _load(url: str, rate: int) -> str:
-    options = ["--url", url, "--rate", str(rate), "--duration", "10"]
-    return _run([sys.executable, "-m", "loadtest.openload", *options]).stdout.strip()
+def _first_line(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "unknown"
 
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own commands)
-
-
-def _route(url: str, text: str) -> dict[str, Any]:
-    body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(f"{url}/route", body, {"content-type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        return dict(json.loads(answer.read()))
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        _get(f"{url}/health/ready")
-    except (urllib.error.URLError, ConnectionError):
-        return False
-    return True
-
-
-def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-        return str(answer.read().decode())
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own commands
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class GateReport:
     furthest_from_threshold: float
     """Of the differing decisions, the largest distance of the reference from the nearest threshold; 0 without any."""
     max_probability_difference: float
-    min_cosine: float
+    min_cosine: float | None
+    """Of the embeddings; None where none were compared."""
     ood_auroc_difference: float | None
     """None without labels of both kinds."""
     ece_difference: float | None
@@ -80,6 +81,21 @@ def gate(
     if not (candidate.is_finite() and np.isfinite(candidate.embeddings).all()):
         return GateReport(label, len(candidate), 0.0, 1.0, 1.0, -1.0, None, None, ("an output is NaN or infinite",))
     before, after = decide(reference, policy), decide(candidate, policy)
+    min_cosine = float(_cosines(reference.embeddings, candidate.embeddings).min())
+    return gate_decisions(before, after, policy, truth, label, allowed, min_cosine)
+
+
+def gate_decisions(
+    before: Decisions,
+    after: Decisions,
+    policy: Policy,
+    truth: BoolArray | None,
+    label: str,
+    limits: GateLimits | None = None,
+    min_cosine: float | None = None,
+) -> GateReport:
+    """The same for decisions whose embeddings are not at hand, as those that the service answers."""
+    allowed = limits or GateLimits()
     is_equal = (
         (before.is_accepted == after.is_accepted).all(axis=1)
         & (before.is_ood == after.is_ood)
@@ -92,11 +108,11 @@ def gate(
         calibrated = abs(_ece(before, truth) - _ece(after, truth))
     report = GateReport(
         label=label,
-        n=len(reference),
+        n=len(before),
         decisions_equal=float(is_equal.mean()),
         furthest_from_threshold=float(distance),
         max_probability_difference=float(np.abs(before.probabilities - after.probabilities).max()),
-        min_cosine=float(_cosines(reference.embeddings, candidate.embeddings).min()),
+        min_cosine=min_cosine,
         ood_auroc_difference=ranked,
         ece_difference=calibrated,
         failures=(),
@@ -129,7 +145,7 @@ def _failures(report: GateReport, allowed: GateLimits) -> tuple[str, ...]:
     low = [
         f"{name} is {getattr(report, name):.5f}, at least {limit} it must be"
         for name, limit in at_least
-        if getattr(report, name) < limit
+        if (found := getattr(report, name)) is not None and found < limit
     ]
     high = [
         f"{name} is {getattr(report, name):.5f}, at most {limit} it may be"
