@@ -43,6 +43,8 @@ Then what is made of a window:
 - ``replay_changes``: the changes that are measured, and what the tree should say
 - ``replay_export``: the same streams as files, for other programs
 - ``bench_replay``: the whole tree over replayed real text
+- ``rival_tools``: river, Evidently and NannyML over one stream
+- ``bench_rivals``: their false alarms and delays on the same streams
 
 Then what is done about it:
 

@@ -21,8 +21,9 @@ import argparse
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +48,12 @@ from monitoring.replay_changes import (
     Replay,
     Stretch,
     changed_of,
+    pinned,
+    stream_of,
     stretches,
 )
 from monitoring.replay_export import export
-from monitoring.replay_streams import Phase, accuracy, ece, quiet
+from monitoring.replay_streams import Phase, ReplayedStream, accuracy, ece, quiet
 from monitoring.replay_text import corpus_of, read_texts
 from monitoring.service_replay import ROOT
 from monitoring.stream_watch import MMD, StreamWatches, WatchSettings
@@ -124,26 +127,40 @@ class Watcher:
 
 def quiet_run(replay: Replay, tree: FailureTree, settings: WatchSettings, seed: int, rows: int) -> list[Begun]:
     """Every diagnosis of a quiet stream: all of them false."""
-    watcher, row, begun = Watcher(tree, replay, settings), -PINNED, []
-    for stretch in stretches(replay, seed, quiet(replay.corpus, replay.policy), rows, None):
-        row += len(stretch.messages)
-        begun += [Begun(diagnosis, row) for diagnosis in watcher.take(stretch)]
-    return begun
+    watcher, stream = Watcher(tree, replay, settings), stream_of(replay, seed)
+    watcher.take(pinned(stream, replay))
+    return list(_begun(watcher, stretches(stream, replay.quiet, rows, "quiet")))
 
 
-def changed_run(replay: Replay, tree: FailureTree, settings: WatchSettings, seed: int, change: Change) -> Run:
-    """A stream that changes, until the right branch has begun."""
-    phase, right = changed_of(change, replay, seed)
-    watcher = Watcher(tree, replay, settings)
+def changed_runs(
+    replay: Replay, tree: FailureTree, settings: WatchSettings, seed: int, changes: Sequence[Change]
+) -> list[Run]:
+    """One quiet beginning, and from there every change, each until the right branch has begun."""
+    watcher, stream = Watcher(tree, replay, settings), stream_of(replay, seed)
+    watcher.take(pinned(stream, replay))
+    early = tuple(_begun(watcher, stretches(stream, replay.quiet, QUIET_BEFORE, "quiet")))
+    return [_changed_run(replay, deepcopy(watcher), stream.copy(), seed, change, early) for change in changes]
+
+
+def _changed_run(
+    replay: Replay, watcher: "Watcher", stream: ReplayedStream, seed: int, change: Change, early: tuple[Begun, ...]
+) -> Run:
+    right = changed_of(change, replay, seed)
     watcher.sources.policies[right.policy.name] = right.policy
-    row, early, begun = -PINNED - QUIET_BEFORE, list[Begun](), list[Begun]()
-    for stretch in stretches(replay, seed, phase, QUIET_BEFORE, (right.phase, FOLLOWED_ROWS * change.allowed)):
-        row += len(stretch.messages)
-        came = [Begun(diagnosis, row) for diagnosis in watcher.take(stretch)]
-        (begun if stretch.part == "changed" else early).extend(came)
-        if stretch.part == "changed" and any(one.branch == right.branch for one in came):
+    begun = []
+    for one in _begun(watcher, stretches(stream, right.phase, FOLLOWED_ROWS * change.allowed, "changed")):
+        begun.append(one)
+        if one.branch == right.branch:
             break
-    return Run(right, tuple(early), tuple(begun))
+    return Run(right, early, tuple(begun))
+
+
+def _begun(watcher: "Watcher", parts: Iterable[Stretch]) -> Iterator[Begun]:
+    row = 0
+    for stretch in parts:
+        row += len(stretch.messages)
+        for diagnosis in watcher.take(stretch):
+            yield Begun(diagnosis, row)
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:
@@ -203,21 +220,26 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.export:
         export(replay, chosen.export, chosen.changes, chosen.runs, chosen.rows, (QUIET_SEED, CHANGED_SEED), say)
         return 0
-    tree, settings = load(), WatchSettings(pin_predictions=PINNED, pin_labelled=PINNED)
+    tree = load()
+    settings = WatchSettings(
+        window_predictions=chosen.window_predictions,
+        window_labelled=chosen.window_labelled,
+        pin_predictions=PINNED,
+        pin_labelled=PINNED,
+    )
     describe(replay, settings)
     if not chosen.no_quiet:
         _print_quiet(replay, tree, settings, chosen.quiet_seed, chosen.runs, chosen.rows)
-    say(HEAD)
-    for change in CHANGES:
-        if chosen.changes and change.name not in chosen.changes:
-            continue
-        seeds = range(chosen.changed_seed, chosen.changed_seed + chosen.runs)
-        runs = [changed_run(replay, tree, settings, seed, change) for seed in seeds]
-        say(line(change, runs))
+    changes = [change for change in CHANGES if not chosen.changes or change.name in chosen.changes]
+    seeds = range(chosen.changed_seed, chosen.changed_seed + chosen.runs)
+    of_seeds = []
+    for seed in seeds:
+        of_seeds.append(changed_runs(replay, tree, settings, seed, changes))
         if chosen.verbose:
-            for seed, run in zip(seeds, runs, strict=True):
-                words = ", ".join(f"{one.diagnosis} at {one.row:,}" for one in run.begun)
-                say(f"    seed {seed} {run.right.words}: {words or 'nothing'}")
+            say("\n".join(_told(seed, change, run) for change, run in zip(changes, of_seeds[-1], strict=True)))
+    say(HEAD)
+    for change, runs in zip(changes, zip(*of_seeds, strict=True), strict=True):
+        say(line(change, runs))
     return 0
 
 
@@ -227,7 +249,7 @@ def read_replay(chosen: argparse.Namespace) -> Replay:
     champion = store.deployment().champion
     policy = store.policy(champion.version, champion.policy_revision)
     corpus = corpus_of(read_texts(chosen.data, chosen.in_scope), store.load(champion.version), chosen.cache)
-    return Replay(corpus, policy, recorded_latencies(chosen.latencies))
+    return Replay(corpus, policy, recorded_latencies(chosen.latencies), quiet(corpus, policy))
 
 
 def recorded_latencies(log: Path) -> FloatArray:
@@ -239,8 +261,8 @@ def recorded_latencies(log: Path) -> FloatArray:
 
 def describe(replay: Replay, settings: WatchSettings) -> None:
     """What is replayed, before any run."""
-    phase, corpus = quiet(replay.corpus, replay.policy), replay.corpus
-    parts = Counter(part.split(" ", 1)[0].rstrip(":") for part in corpus.parts)
+    phase, corpus = replay.quiet, replay.corpus
+    parts = Counter(part.split(" ", 1)[0].rstrip(":") for part in corpus.parts.tolist())
     say(f"policy {replay.policy.name}; messages: {', '.join(f'{part} {n:,}' for part, n in parts.items())}")
     say(f"new intents: {len(corpus.new_intents)}")
     is_ood = float(phase.weights @ phase.table["is_ood"])
@@ -270,6 +292,11 @@ def _print_quiet(replay: Replay, tree: FailureTree, settings: WatchSettings, see
     say(f"quiet, {rows:,} labelled events: a diagnosis in {shown_share(wrong, runs)} runs")
 
 
+def _told(seed: int, change: Change, run: Run) -> str:
+    words = ", ".join(f"{one.diagnosis} at {one.row:,}" for one in run.begun)
+    return f"    seed {seed} {change.name} {run.right.words}: {words or 'nothing'}"
+
+
 def _ood_precision(phase: Phase) -> float:
     decided = phase.weights * phase.table["is_ood"]
     return float((decided * phase.table["truth"][:, -1]).sum() / decided.sum())
@@ -292,6 +319,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-quiet", action="store_true", help="changed streams only")
     parser.add_argument("--quiet-seed", type=int, default=QUIET_SEED, help="the first seed of the quiet streams")
     parser.add_argument("--changed-seed", type=int, default=CHANGED_SEED, help="the first seed of the changed streams")
+    for name in ("window_predictions", "window_labelled"):
+        default = getattr(WatchSettings, name)
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=int, default=default, help=f"as the sidecar's setting (default: {default})")
     parser.add_argument("--verbose", action="store_true", help="a line a run too")
     parser.add_argument("--export", type=Path, help="write the streams here, for bench_rivals")
     return parser

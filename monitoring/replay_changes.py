@@ -1,8 +1,8 @@
 """
 What happens to replayed streams, and what the tree should then say: the changes that are measured.
 
-A stream is pinned over its first stretch, goes on quietly, and then changes; ``stretches`` gives it chunk by chunk, the
-same for every watcher of one seed.
+A stream is pinned over its first stretch, goes on quietly, and then changes. Streams of one seed are the same up to the
+change, and the same for every watcher.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,6 @@ from monitoring.replay_streams import (
     cut,
     joined_by,
     moved,
-    quiet,
     relabelled,
     too_sure,
 )
@@ -46,6 +45,7 @@ class Replay:
     policy: Policy
     latencies_ms: FloatArray
     """(m, 3) recorded ones, in the order of ``latency.STAGES``."""
+    quiet: Phase
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,25 @@ class Stretch:
     """``pinned``, ``quiet`` or ``changed``."""
 
 
-def stretches(
-    replay: Replay, seed: int, phase: Phase, rows: int, changed: tuple[Phase, int] | None
-) -> Iterator[Stretch]:
-    """The pinned stretch, then so many quiet rows, then the changed ones."""
-    stream = ReplayedStream(replay.corpus, replay.latencies_ms, np.random.default_rng(seed))
-    yield Stretch(*stream.draw(PINNED, phase), "pinned")
-    for _ in range(0, rows, CHUNK):
-        yield Stretch(*stream.draw(CHUNK, phase), "quiet")
-    if changed is not None:
-        for since in range(0, changed[1], CHUNK):
-            yield Stretch(*stream.draw(CHUNK, changed[0], since), "changed")
+def stream_of(replay: Replay, seed: int) -> ReplayedStream:
+    """Before anything is drawn."""
+    return ReplayedStream(replay.corpus, replay.latencies_ms, np.random.default_rng(seed))
 
 
-def changed_of(change: Change, replay: Replay, seed: int) -> tuple[Phase, Changed]:
-    """The quiet phase and the change of one seed."""
-    phase = quiet(replay.corpus, replay.policy)
-    return phase, change.make(replay, phase, np.random.default_rng([seed, 1]))
+def pinned(stream: ReplayedStream, replay: Replay) -> Stretch:
+    """The first stretch of a stream, at once."""
+    return Stretch(*stream.draw(PINNED, replay.quiet), "pinned")
+
+
+def stretches(stream: ReplayedStream, phase: Phase, rows: int, part: str) -> Iterator[Stretch]:
+    """So many rows of one phase, chunk by chunk."""
+    for since in range(0, rows, CHUNK):
+        yield Stretch(*stream.draw(CHUNK, phase, since), part)
+
+
+def changed_of(change: Change, replay: Replay, seed: int) -> Changed:
+    """The change as the stream of one seed has it."""
+    return change.make(replay, replay.quiet, np.random.default_rng([seed, 1]))
 
 
 def _labels(replay: Replay, phase: Phase, rng: np.random.Generator) -> Changed:

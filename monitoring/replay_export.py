@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_repo.contract.decision import softmax
-from monitoring.replay_changes import CHANGES, PINNED, QUIET_BEFORE, Replay, Stretch, changed_of, stretches
-from monitoring.replay_streams import main_labels, quiet
+from monitoring.replay_changes import (
+    CHANGES,
+    PINNED,
+    QUIET_BEFORE,
+    Replay,
+    Stretch,
+    changed_of,
+    pinned,
+    stream_of,
+    stretches,
+)
+from monitoring.replay_streams import main_labels
 from monitoring.rows import decided_labels
 
 FOLLOWED = 2
@@ -34,23 +44,25 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     corpus = replay.corpus
     np.savez(folder / "corpus.npz", embeddings=corpus.outputs.embeddings, labels=np.array(main_labels(corpus)))
-    phase = quiet(corpus, replay.policy)
+    temperature = replay.policy.temperature
     for seed in range(seeds[0], seeds[0] + runs):
-        columns = columns_of(stretches(replay, seed, phase, rows, None), replay.policy.temperature)
-        _save(folder / f"quiet-{seed}.npz", columns, PINNED + rows, 0)
+        stream = stream_of(replay, seed)
+        parts = [pinned(stream, replay), *stretches(stream, replay.quiet, rows, "quiet")]
+        _save(folder / f"quiet-{seed}.npz", columns_of(parts, temperature), PINNED + rows, 0)
     say(f"quiet: {runs} streams")
     for change in CHANGES:
         if names and change.name not in names:
             continue
         for seed in range(seeds[1], seeds[1] + runs):
-            phase, changed = changed_of(change, replay, seed)
-            after = (changed.phase, FOLLOWED * change.allowed)
+            stream, changed = stream_of(replay, seed), changed_of(change, replay, seed)
+            parts = [
+                pinned(stream, replay),
+                *stretches(stream, replay.quiet, QUIET_BEFORE, "quiet"),
+                *stretches(stream, changed.phase, FOLLOWED * change.allowed, "changed"),
+            ]
             # Events carry the probabilities that were answered, which is under the policy in force.
-            before, later = replay.policy.temperature, changed.policy.temperature
-            columns = columns_of(stretches(replay, seed, phase, QUIET_BEFORE, after), before, later)
-            changed_at = PINNED + QUIET_BEFORE
-            file = folder / f"{change.name}-{seed}.npz"
-            _save(file, columns, changed_at, change.allowed)
+            columns = columns_of(parts, temperature, changed.policy.temperature)
+            _save(folder / f"{change.name}-{seed}.npz", columns, PINNED + QUIET_BEFORE, change.allowed)
         say(f"{change.name}: {runs} streams")
 
 

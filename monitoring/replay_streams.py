@@ -8,6 +8,7 @@ of those that are ood, the most are from elsewhere. Latencies are drawn from rec
 
 from collections import Counter
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -102,6 +103,10 @@ class ReplayedStream:
             phase.key, self.corpus.taxonomy, predictions, embeddings, labelled, rows[:0], 0, Counter()
         )
         return joined, messages
+
+    def copy(self) -> "ReplayedStream":
+        """Goes on as this one would, without moving it."""
+        return replace(self, rng=deepcopy(self.rng))
 
     def _messages(self, n: int, phase: Phase, channels: IntArray, since: int) -> IntArray:
         cumulated = np.cumsum(phase.weights)

@@ -69,7 +69,8 @@ class Corpus:
     """n messages and what one version says of each."""
 
     taxonomy: Taxonomy
-    parts: tuple[str, ...]
+    parts: NDArray[np.str_]
+    """(n,) as ``Text.part``."""
     main: IntArray
     """(n,) main label, a position in the taxonomy, ood last."""
     filed: IntArray
@@ -87,12 +88,12 @@ class Corpus:
 
     def of(self, *parts: str) -> IntArray:
         """Positions of the messages of these parts."""
-        return np.flatnonzero(np.isin(np.array(self.parts), parts))
+        return np.flatnonzero(np.isin(self.parts, parts))
 
     @property
     def new_intents(self) -> tuple[str, ...]:
         """Their parts, sorted."""
-        return tuple(sorted({part for part in self.parts if part.startswith(NEW)}))
+        return tuple(part for part in np.unique(self.parts).tolist() if part.startswith(NEW))
 
 
 def read_texts(data: Path, own: Sequence[Path]) -> list[Text]:
@@ -128,7 +129,7 @@ def corpus_of(texts: Sequence[Text], version: LoadedVersion, cache: Path) -> Cor
         truth[row, [names[label] for label in one.labels]] = True
     return Corpus(
         taxonomy=taxonomy,
-        parts=tuple(one.part for one in texts),
+        parts=np.array([one.part for one in texts]),
         main=np.array([names[one.labels[0]] for one in texts], dtype=np.int64),
         filed=np.array([names[one.filed_under] for one in texts], dtype=np.int64),
         truth=truth,
