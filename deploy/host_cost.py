@@ -1,91 +1,182 @@
 """
-CPU time of one request, with and without the engine: ``python -m deploy.host_cost --model-repo DIR``.
+CPU time of one request, of the service and of the engine: ``python -m deploy.host_cost --model-repo DIR``.
 
-Starts the service, sends a constant rate to it, and divides the CPU time that its process used by the requests that it
-answered. The engine's share is measured in this process, on the same messages in groups as large as the service's
-micro-batches were. CPU time, not wall time: a busy machine sways it little. These are inputs of deploy/cost.py.
+The service runs with an engine that answers at once, takes a constant rate, and its CPU time beyond what it uses idle
+is divided by the requests that it answered: HTTP, tokenizer, batching, decision and event log. The engine is measured
+in this process, on the same messages one at a time and in fours. CPU time, not wall time; what else runs on the machine
+still adds to it, through shared caches and hyper-threads, so of the repeats the least disturbed one counts.
+These are inputs of deploy/cost.py.
 """
 
 import argparse
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest.server_process import service_running
+import numpy as np
+
+from loadtest.server_process import Server, free_port, server_running
 from model_repo.contract.engine import TOKENIZER_FILE
+from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.neuron_buckets import authored_texts
 from model_repo.store import Store
 from service.backends.choice import open_backend
+from service.backends.protocol import Backend
 from service.tokenizer import UtteranceTokenizer
+
+SERVE = "--serve-without-engine"
+GROUPS = (1, 4)
+"""Utterances that the engine gets together."""
+IDLE_S = 5.0
+MOST_ERRORS = 0.01
+"""Share of the requests. A refused one costs less than an answered one, so more of them would flatter the figure."""
+UNREFUSED = {
+    "ROUTER_ADMISSION_TARGET_MS": "5000",
+    "ROUTER_MIN_IN_FLIGHT": "512",
+    "ROUTER_MAX_IN_FLIGHT": "512",
+    "ROUTER_DEADLINE_MS": "10000",
+}
+"""On a busy machine admission would refuse; how long an answer takes does not matter here."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What one run of the load used."""
+
+    cpu_ms: float
+    """A request, beyond what the service uses idle."""
+    idle_cores: float
+    group: float
+    """Utterances a micro-batch."""
+    answered: int
+
+
+class AnswersAtOnce:
+    """An engine that costs nothing: the outputs that the real one has for a first utterance, for every one."""
+
+    def __init__(self, real: Backend) -> None:
+        self.name, self.precision = "none", "none"
+        real.warm_up()
+        self._first = real.infer([[101, 102]])
+        real.close()
+
+    def infer(self, utterances: Sequence[Sequence[int]]) -> ModelOutputs:
+        """See Backend."""
+        first, n = self._first, len(utterances)
+        parts = (first.logits, first.age_logits, first.embeddings)
+        return ModelOutputs(*(np.repeat(part, n, axis=0) for part in parts))
+
+    def warm_up(self) -> None:
+        """See Backend."""
+
+    def close(self) -> None:
+        """See Backend."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model-repo", type=Path, required=True)
-    parser.add_argument("--rate", type=int, default=200)
-    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--rate", type=int, default=100)
+    parser.add_argument("--seconds", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(arguments)
-    whole_ms, group, answered = _service_ms(args.model_repo, args.rate, args.seconds)
-    engine, engine_ms = _engine_ms(args.model_repo, max(1, round(group)))
-    print(
-        f"{answered:.0f} requests, {group:.1f} in a micro-batch: {whole_ms:.3f} ms CPU each, "
-        f"{engine} {engine_ms:.3f}, host {whole_ms - engine_ms:.3f}"
-    )
+    with tempfile.TemporaryDirectory() as folder, _service(Path(folder), args.model_repo) as server:
+        runs = [_served(server, args.rate, args.seconds) for _ in range(args.repeats)]
+    for run in runs:
+        print(f"{run.answered} answered, {run.group:.1f} in a micro-batch: {run.cpu_ms:.3f} ms CPU each without engine")
+    idle = statistics.median(run.idle_cores for run in runs)
+    print(f"host: least {min(run.cpu_ms for run in runs):.3f} ms, idle {idle:.4f} cores")
+    for group in GROUPS:
+        engine, least = _engine_ms(args.model_repo, group, args.repeats)
+        print(f"engine: {engine}, {group} together: least {least:.3f} ms an utterance")
+    print(f"load of the machine: {os.getloadavg()[0] / (os.cpu_count() or 1):.1f} a core, this one included")
 
 
-def value(page: str, name: str, label: str = "") -> float:
+def serve_without_engine() -> int:
+    """The service, with AnswersAtOnce where it would open its engine; settings come from the environment."""
+    from service import app
+    from service.__main__ import main as serve
+
+    # Only here: the service itself has no engine that computes nothing, nor a setting for one.
+    setattr(app, "open_backend", lambda *given: AnswersAtOnce(open_backend(*given)))  # noqa: B010
+    return serve()
+
+
+def value(page: str, name: str) -> float:
     """
-    The sum of a metric's samples, of those that carry a label value where one is given.
+    The sum of a metric's samples.
 
-    >>> page = 'a_count{endpoint="/route"} 2.0\\na_count{endpoint="/feedback"} 1.0\\nb 4.0\\n'
-    >>> value(page, "a_count", "/route"), value(page, "b")
-    (2.0, 4.0)
+    >>> value('a_count{endpoint="/route"} 2.0\\na_count{endpoint="/feedback"} 1.0\\na_count_x 4.0\\n', "a_count")
+    3.0
     """
-    lines = re.findall(rf"^{name}(\{{[^}}]*\}})? (\S+)$", page, flags=re.MULTILINE)
-    return sum(float(number) for labels, number in lines if not label or f'"{label}"' in labels)
+    lines = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", page, flags=re.MULTILINE)
+    return sum(float(number) for number in lines)
 
 
-def _service_ms(model_repo: Path, rate: int, seconds: int) -> tuple[float, float, float]:
-    """CPU milliseconds a request, utterances a micro-batch, requests answered."""
-    environment = {"ROUTER_MODEL_REPO": str(model_repo.resolve())}
-    with tempfile.TemporaryDirectory() as folder, service_running(Path(folder) / "log", environment) as server:
-        before, cpu_before = _page(server.url), _cpu_seconds(server.process.pid)
-        command = [sys.executable, "-m", "loadtest.openload", "--url", server.url]
-        options = ["--rate", str(rate), "--duration", str(seconds)]
-        subprocess.run([*command, *options], check=True)  # noqa: S603  (our own command, no shell)
-        after, cpu_after = _page(server.url), _cpu_seconds(server.process.pid)
+def _service(folder: Path, model_repo: Path) -> AbstractContextManager[Server]:
+    port = free_port()
+    settings = {
+        "ROUTER_MODEL_REPO": str(model_repo.resolve()),
+        "ROUTER_PORT": str(port),
+        "ROUTER_EVENT_LOG_PATH": str(folder / "events.sqlite"),
+        **UNREFUSED,
+    }
+    return server_running("service", [sys.executable, "-m", "deploy.host_cost", SERVE], settings, port, folder)
 
-    def grown(name: str, label: str = "") -> float:
-        return value(after, name, label) - value(before, name, label)
 
-    answered = grown("router_request_seconds_count", "/route")
+def _served(server: Server, rate: int, seconds: int) -> Served:
+    """One run; ends the process when too many requests were refused to say anything."""
+    pid = server.process.pid
+    idle_before = _cpu_seconds(pid)
+    time.sleep(IDLE_S)
+    idle_cores = (_cpu_seconds(pid) - idle_before) / IDLE_S
+    before, cpu_before, began = _page(server.url), _cpu_seconds(pid), time.monotonic()
+    command = [sys.executable, "-m", "loadtest.openload", "--url", server.url]
+    options = ["--rate", str(rate), "--duration", str(seconds)]
+    run = subprocess.run([*command, *options], check=True, capture_output=True, text=True)  # noqa: S603 - our own
+    took_s, cpu_s, after = time.monotonic() - began, _cpu_seconds(pid) - cpu_before, _page(server.url)
+    sent = json.loads(run.stdout)
+    answered = int(sent["latency"]["answered"])
+    if sent["errors"] > MOST_ERRORS * sent["sent"]:
+        raise SystemExit(f"{sent['error_kinds']} of {sent['sent']} requests at {rate} a second: name a lower --rate")
+
+    def grown(name: str) -> float:
+        return value(after, name) - value(before, name)
+
     group = grown("router_batch_utterances_sum") / grown("router_batch_utterances_count")
-    return (cpu_after - cpu_before) / answered * 1e3, group, answered
+    return Served((cpu_s - idle_cores * took_s) / answered * 1e3, idle_cores, group, answered)
 
 
-def _engine_ms(model_repo: Path, group: int, utterances: int = 400) -> tuple[str, float]:
-    """Name of the engine, and its CPU milliseconds an utterance."""
+def _engine_ms(model_repo: Path, group: int, repeats: int, utterances: int = 200) -> tuple[str, float]:
+    """Name and precision of the engine, and its CPU milliseconds an utterance."""
     store = Store(model_repo)
     version = store.load(store.deployment().champion.version)
     tokenizer = UtteranceTokenizer(version.file(TOKENIZER_FILE), version.manifest.max_tokens)
-    ids = [tokenizer.encode(text) for text in authored_texts()[: utterances // group * group]]
+    ids = [tokenizer.encode(text) for text in authored_texts()[:utterances]]
     backend = open_backend(version.folder)
     backend.warm_up()
-    began = time.process_time()
-    for start in range(0, len(ids), group):
-        backend.infer(ids[start : start + group])
-    return backend.name, (time.process_time() - began) / len(ids) * 1e3
+    least = float("inf")
+    for _ in range(repeats):
+        began = time.process_time()
+        for start in range(0, len(ids), group):
+            backend.infer(ids[start : start + group])
+        least = min(least, (time.process_time() - began) / len(ids) * 1e3)
+    return f"{backend.name} {backend.precision}", least
 
 
 def _page(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310  (our own process)
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own process
         return str(answer.read().decode())
 
 
@@ -95,4 +186,6 @@ def _cpu_seconds(pid: int) -> float:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == [SERVE]:
+        raise SystemExit(serve_without_engine())
     main()

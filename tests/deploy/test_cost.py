@@ -2,9 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from deploy.cost import Instance, Load, break_even_engine_ms, rate_of, read_inputs, sources, tables
+from deploy.cost import (
+    Instance,
+    Load,
+    break_even_engine_ms,
+    measured_host_ms,
+    rate_of,
+    read_inputs,
+    sources,
+    tables,
+)
+from deploy.host_cost import AnswersAtOnce, value
+from service.backends.onnx import OnnxBackend
+from tests.tiny_artefact import tiny_artefact
 
 ROOT = Path(__file__).resolve().parents[2]
 LOAD = Load(host_ms=0.5, engine_ms=1.5, calls=0.25, tokens=28.0, call_ms=0.25, token_ms=0.0026)
@@ -24,6 +37,35 @@ def test_every_input_names_its_source() -> None:
     loads, instances, _ = read_inputs()
     assert set(named) == {"utilisation", "device", "packing", "host"} | set(loads) | {i.name for i in instances}
     assert [text for text in named.values() if not text or text not in page] == []
+
+
+def test_measured_host_time_is_marked_in_every_table() -> None:
+    """The other rows are what-ifs."""
+    assert tables().count(f"| **{measured_host_ms():.2f}, measured** |") == len(read_inputs()[0])
+
+
+def test_measured_host_time_must_be_a_row(tmp_path: Path) -> None:
+    """Or the page would rest on another."""
+    file = tmp_path / "inputs.toml"
+    file.write_text("[host]\nmeasured_ms = 0.9\ncpu_ms = [0.5, 1.0]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"0\.9 is none of"):
+        measured_host_ms(file)
+
+
+def test_engine_that_costs_nothing_answers_every_utterance_alike() -> None:
+    """With what the real one says of a first one, in its shapes."""
+    real = OnnxBackend(tiny_artefact()[1], 1)
+    wanted = real.infer([[101, 102]])
+    got = AnswersAtOnce(real).infer([[5, 6, 7]] * 3)
+    assert len(got) == 3
+    assert np.array_equal(got.logits, np.repeat(wanted.logits, 3, axis=0))
+    assert got.embeddings.shape == (3, wanted.embeddings.shape[1])
+
+
+def test_metric_is_summed_over_its_labels_alone() -> None:
+    """Another metric with a longer name is another."""
+    page = 'router_batch_utterances_sum{worker="1"} 3.0\nrouter_batch_utterances_sum{worker="2"} 4.5\n'
+    assert value(page + "router_batch_utterances_sum_of_something 9.0\n", "router_batch_utterances_sum") == 7.5
 
 
 def test_inputs_are_in_range() -> None:
