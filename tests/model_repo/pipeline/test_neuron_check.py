@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from model_repo.contract.decision import decide
 from model_repo.contract.labels import LabelledUtterance
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.compile_neuron import SIZES
-from model_repo.pipeline.neuron_check import main, read_texts, run_steps
+from model_repo.pipeline.neuron_check import HostCheck, main, read_texts, run_steps
 from model_repo.pipeline.neuron_gate import gate_decisions
-from model_repo.pipeline.neuron_service import decisions_of, highest_rate_in_budget
+from model_repo.pipeline.neuron_service import NeuronService, decisions_of, highest_rate_in_budget
 from tests.neuron_stub.installed import ROOT, environment_with_neuron
 from tests.neuron_stub.torch_neuronx import RELEASE
 from tests.service.real_version import make_real_repository
@@ -104,8 +105,8 @@ def test_whole_check_with_the_stand_in(tmp_path: Path) -> None:
     assert steps["load_test"]["rates"]["20.0"]["sent"] == 20
 
 
-def test_too_few_messages_are_no_gate(tmp_path: Path) -> None:
-    """The default asks for a thousand: a share of a handful says nothing."""
+def test_labels_are_read_where_every_message_has_one(tmp_path: Path) -> None:
+    """Without, the gate judges decisions alone."""
     texts, truth = read_texts(messages(tmp_path / "texts.jsonl", 8), TAXONOMY)
     assert len(texts) == 8
     assert truth is not None
@@ -113,6 +114,17 @@ def test_too_few_messages_are_no_gate(tmp_path: Path) -> None:
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"text": " where is my order "}\n', encoding="utf-8")
     assert read_texts(bare, TAXONOMY) == (["where is my order"], None)
+
+
+def test_too_few_messages_are_no_gate(tmp_path: Path) -> None:
+    """A share of a handful says nothing: refused before the first is sent."""
+    make_real_repository(tmp_path / "repo")
+    texts = messages(tmp_path / "texts.jsonl", 8)
+    nobody = NeuronService("http://127.0.0.1:9", 0.0)
+    with ExitStack() as stack:
+        check = HostCheck(tmp_path, tmp_path / "repo", texts, 1000, (), 1.0, "a test", stack, [nobody])
+        with pytest.raises(ValueError, match="8 messages, at least 1000"):
+            check.gate()
 
 
 def test_machine_without_neuron_is_told_so(tmp_path: Path) -> None:
