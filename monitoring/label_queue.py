@@ -38,7 +38,7 @@ def predictions_of_segment(predictions: Records, taxonomy: Taxonomy, segment: st
     """
     dimension, _, value = segment.partition("=")
     if dimension != "intent":
-        return _members(predictions, segment)
+        return _members(predictions, taxonomy, segment)
     first_two = np.argsort(-predictions["logits"], axis=1, kind="stable")[:, :2]
     position = taxonomy.intents.index(value) if value in taxonomy.intents else -1
     return np.asarray((first_two == position).any(axis=1))
@@ -106,9 +106,12 @@ def _in_turn(rows: IntArray, strata: Sequence[str]) -> IntArray:
     return np.array([row for _, _, row in sorted(places)], dtype=np.int64)
 
 
-def _members(predictions: Records, segment: str) -> BoolArray:
+def _members(predictions: Records, taxonomy: Taxonomy, segment: str) -> BoolArray:
     """Of a dimension that needs no label."""
     dimension, _, value = segment.partition("=")
+    if dimension == "decided":
+        names = (*taxonomy.intents, OOD)
+        return np.asarray(decided_labels(predictions) == (names.index(value) if value in names else -1))
     if dimension == "lang":
         position = LANGUAGES.index(value) if value in LANGUAGES else -1
         return np.asarray(predictions["lang"] == position)

@@ -55,7 +55,7 @@ class MonitorSettings(BaseModel):
     version brings, for the signals that need no label. Until it is pinned nothing is judged."""
     pin_predictions: Rows = 3000
     """Predictions of that stretch. Higher gives a surer reference, and a longer time without verdicts."""
-    pin_labelled: Rows = 1000
+    pin_labelled: Rows = 3000
     """Labelled predictions of that stretch. As above."""
     alert_begin_after: Annotated[int, Field(ge=1, le=1000)] = 2
     """Walks in which a diagnosis must be reached before it counts. Higher bears a passing spike, and acts later."""

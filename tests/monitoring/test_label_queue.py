@@ -47,12 +47,17 @@ class TestSegments:
         assert not predictions_of_segment(records, TAXONOMY, "intent=gone").any()
 
     def test_other_dimensions_need_no_label(self) -> None:
-        """Language, channel and risk stand in the prediction."""
+        """Language, channel, risk and what was decided stand in the prediction."""
         records = unlabelled(4)
         records["lang"] = [0, 1, 2, 2]
         records["channel"] = [b"web", b"app", b"", b"web"]
         records["is_high_risk"] = [True, False, False, True]
+        records["top"], records["is_ood"] = [0, 1, 0, 1], [False, False, True, False]
         members = {
+            f"decided={TAXONOMY.intents[0]}": [True, False, False, False],
+            f"decided={TAXONOMY.intents[1]}": [False, True, False, True],
+            "decided=ood": [False, False, True, False],
+            "decided=gone": [False] * 4,
             "lang=mix": [False, False, True, True],
             "channel=web": [True, False, False, True],
             "high_risk=yes": [True, False, False, True],
