@@ -221,7 +221,11 @@ def cut(phase: Phase, corpus: Corpus, lost: float) -> Phase:
 
 
 def too_sure(phase: Phase, corpus: Corpus, policy: Policy, added: float) -> tuple[Phase, Policy]:
-    """Another revision of the policy, whose temperature is so low that the calibration error rises by ``added``."""
+    """
+    Another revision of the policy, whose temperature is so low that the calibration error rises by ``added``.
+
+    Raises ValueError for a policy that is so unsure of itself that a lower temperature would mend it first.
+    """
     before = ece(phase.weights, phase.table)
     low, high = 0.05 * policy.temperature, policy.temperature
     for _ in range(50):
@@ -230,6 +234,9 @@ def too_sure(phase: Phase, corpus: Corpus, policy: Policy, added: float) -> tupl
         low, high = (middle, high) if ece(phase.weights, phase.table, sure) - before > added else (low, middle)
     revision = replace(policy, revision=policy.revision + 1, temperature=(low + high) / 2.0)
     table = table_of(corpus, revision, corpus.truth)
+    found = ece(phase.weights, table) - before
+    if abs(found - added) > added / 10.0:
+        raise ValueError(f"no temperature adds {added} to a calibration error of {before:.3f}; the nearest {found:.3f}")
     return replace(phase, table=table, key=replace(phase.key, policy=revision.name)), revision
 
 
