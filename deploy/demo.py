@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,10 +70,10 @@ class Row:
 class Traffic:
     """Callers that post one message after another, and its label after the answer."""
 
-    def __init__(self, service: httpx.AsyncClient) -> None:
+    def __init__(self, service: httpx.AsyncClient, usual: Sequence[Labelled]) -> None:
         self._service = service
         self._rng = random.Random(SEED)
-        self._ordinary = shuffled_for_ever(ordinary(), self._rng)
+        self._usual = shuffled_for_ever(usual, self._rng)
         self._club = shuffled_for_ever(about_the_club(), self._rng)
         self.club_share = 0.0
         """Changes what is sent from now on."""
@@ -102,7 +102,7 @@ class Traffic:
 
     def _next(self) -> Labelled:
         is_about_the_club = self._rng.random() < self.club_share
-        return next(self._club if is_about_the_club else self._ordinary)
+        return next(self._club if is_about_the_club else self._usual)
 
 
 class Watcher:
@@ -160,7 +160,7 @@ async def run(folder: Path) -> list[Row]:
     """The three acts; raises DemoFailed."""
     store = Store(folder / "versions")
     async with live(folder) as (service, sidecar):
-        traffic = Traffic(service)
+        traffic = Traffic(service, ordinary())
         watcher = Watcher(sidecar, traffic)
         sending = asyncio.create_task(traffic.run())
         try:

@@ -58,7 +58,7 @@ def _watcher(incidents: list[dict[str, Any]]) -> tuple[demo.Traffic, demo.Watche
         return httpx.Response(200, json={"incidents": incidents} if request.url.path == "/incidents" else {})
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://sidecar")
-    traffic = demo.Traffic(client)
+    traffic = demo.Traffic(client, about_the_club())
     return traffic, demo.Watcher(client, traffic)
 
 
