@@ -1,4 +1,4 @@
-"""What the Dockerfile runs, run in a clean virtual environment, since there is no engine to build the image with."""
+"""What the CPU image runs, run in a clean virtual environment, since there is no engine to build the image with."""
 
 import json
 import os
@@ -19,8 +19,10 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "
 
 
 def instructions(name: str) -> list[str]:
-    """What follows an instruction, each time it occurs."""
-    return [match.strip() for match in re.findall(rf"^ *{name} (.+)$", DOCKERFILE, flags=re.MULTILINE)]
+    """What follows an instruction, each time it occurs in the stages that the image is made of."""
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)$(.*?)(?=^FROM |\Z)", DOCKERFILE, flags=re.MULTILINE | re.DOTALL))
+    body = "".join(stages[stage] for stage in ("build", "runtime", "cpu"))
+    return [match.strip() for match in re.findall(rf"^ *{name} (.+)$", body, flags=re.MULTILINE)]
 
 
 def test_the_image_serves_as_a_user_without_rights_and_is_watched() -> None:
