@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 SERVICE = (sys.executable, "-m", "service")
@@ -43,7 +43,7 @@ def run(service_command: Sequence[str] = SERVICE, sidecar_command: Sequence[str]
         # Told before both were there.
         end()
     service, sidecar = running
-    _await_service(service, sidecar)
+    _await_service(service, sidecar, lambda: is_ending)
     end()
     try:
         sidecar.wait(GRACE_S)
@@ -53,11 +53,11 @@ def run(service_command: Sequence[str] = SERVICE, sidecar_command: Sequence[str]
     return service.returncode if service.returncode >= 0 else 128 - service.returncode
 
 
-def _await_service(service: Process, sidecar: Process) -> None:
+def _await_service(service: Process, sidecar: Process, is_ending: Callable[[], bool]) -> None:
     """Polls, since either may end first."""
     has_told = False
     while service.poll() is None:
-        if not has_told and sidecar.poll() is not None:
+        if not has_told and not is_ending() and sidecar.poll() is not None:
             has_told = True
             sys.stderr.write(f"the sidecar ended with status {sidecar.returncode}; the service goes on\n")
         time.sleep(POLL_S)

@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from deploy.side_by_side import POLL_S
+
 ROOT = Path(__file__).resolve().parents[2]
 GOES_ON = """
 import os, pathlib, signal, sys
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+os.write(1, b"up\\n")
+signal.pause()
+"""
+DRAINS = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(5 * float(sys.argv[1])), sys.exit(0)))
 os.write(1, b"up\\n")
 signal.pause()
 """
@@ -62,6 +70,16 @@ def test_a_signal_ends_both(tmp_path: Path, number: signal.Signals) -> None:
         both.send_signal(number)
         assert both.wait(timeout=60) == 128 + signal.SIGTERM
     assert [is_running(file) for file in files] == [False, False]
+
+
+def test_an_end_that_was_asked_for_is_not_told_as_a_death(tmp_path: Path) -> None:
+    """The sidecar has ended while the service still answers what it holds."""
+    with launch((DRAINS, str(POLL_S)), (GOES_ON, str(tmp_path / "sidecar"))) as both:
+        await_lines(both, 2)
+        both.terminate()
+        assert both.wait(timeout=60) == 0
+        assert both.stderr is not None
+        assert both.stderr.read() == ""
 
 
 def test_the_service_goes_on_when_the_sidecar_dies(tmp_path: Path) -> None:
