@@ -53,9 +53,9 @@ class MonitorSettings(BaseModel):
     reference: Literal["production", "version"] = "production"
     """What is compared with: the first stretch of production of each version, pinned once; or the profile that the
     version brings, for the signals that need no label. Until it is pinned nothing is judged."""
-    pin_predictions: Rows = 3000
+    pin_predictions: Rows = 5000
     """Predictions of that stretch. Higher gives a surer reference, and a longer time without verdicts."""
-    pin_labelled: Rows = 3000
+    pin_labelled: Rows = 5000
     """Labelled predictions of that stretch. As above."""
     alert_begin_after: Annotated[int, Field(ge=1, le=1000)] = 2
     """Walks in which a diagnosis must be reached before it counts. Higher bears a passing spike, and acts later."""

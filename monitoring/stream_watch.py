@@ -58,8 +58,8 @@ class WatchSettings:
     window_labelled: int = 1000
     reference: Literal["production", "version"] = "production"
     """What label-free signals are compared with before a reference is pinned: nothing, or the version's own profile."""
-    pin_predictions: int = 3000
-    pin_labelled: int = 3000
+    pin_predictions: int = 5000
+    pin_labelled: int = 5000
     """With 1,000, a fall of 3 points takes twice as long to be told from the reference's own error, and an ECE that
     rose by 0.03 three times; 5,000 finds the latter within 2,500 labels nine times in ten, 3,000 seven times."""
     seed: int = 42
