@@ -47,6 +47,23 @@ class TestAgreesWithScikitLearn:
         by_hand = np.mean([np.sum((p - y) ** 2) for p, y in zip(probabilities, one_hot, strict=True)])
         assert float(metrics.brier(probabilities, one_hot)) == pytest.approx(by_hand, abs=1e-12)
 
+    def test_brier_is_that_of_scikit_learn_and_torchmetrics(self) -> None:
+        """Of ten classes, on the same arrays."""
+        import torch
+        from sklearn.metrics import brier_score_loss
+        from torchmetrics.functional.regression import mean_squared_error
+
+        rng = np.random.default_rng(0)
+        probabilities, true = rng.dirichlet(np.ones(10), 2000), rng.integers(0, 10, 2000)
+        one_hot = np.eye(10)[true]
+        ours = float(metrics.brier(probabilities, one_hot))
+        labels = list(range(10))
+        theirs = brier_score_loss(true, probabilities, labels=labels, scale_by_half=False)
+        assert ours == pytest.approx(theirs, abs=1e-12)
+        # Theirs is the mean over rows and classes.
+        squared = mean_squared_error(torch.tensor(probabilities), torch.tensor(one_hot))
+        assert ours == pytest.approx(10 * float(squared), abs=1e-6)
+
     def test_brier_of_two_classes_is_twice_the_binary_one(self) -> None:
         """With two classes the sum over both is twice scikit-learn's binary score."""
         from sklearn.metrics import brier_score_loss
