@@ -109,6 +109,18 @@ class TestMmd:
         bandwidth = median_bandwidth(x)
         assert mmd_squared(x, y, bandwidth) == pytest.approx(brute_force_mmd(x, y, bandwidth), abs=1e-9)
 
+    def test_squared_mmd_is_that_of_torchmetrics(self) -> None:
+        """Its estimate from kernel matrices, which scikit-learn makes, for as many rows on either side."""
+        import torch
+        from sklearn.metrics.pairwise import rbf_kernel
+        from torchmetrics.image.kid import maximum_mean_discrepancy
+
+        rng = np.random.default_rng(5)
+        x, y = rng.normal(size=(150, 8)), rng.normal(0.3, 1.2, size=(150, 8))
+        gamma = 1.0 / (2.0 * 2.5**2)
+        kernels = [torch.tensor(rbf_kernel(one, other, gamma=gamma)) for one, other in ((x, x), (x, y), (y, y))]
+        assert mmd_squared(x, y, 2.5) == pytest.approx(float(maximum_mean_discrepancy(*kernels)), abs=1e-6)
+
     def test_estimate_is_unbiased(self) -> None:
         """Over 200 pairs of one kind its mean is zero within chance; a biased estimate would be off by 0.05."""
         rng = np.random.default_rng(9)
