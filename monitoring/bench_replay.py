@@ -221,12 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
         export(replay, chosen.export, chosen.changes, chosen.runs, chosen.rows, (QUIET_SEED, CHANGED_SEED), say)
         return 0
     tree = load()
-    settings = WatchSettings(
-        window_predictions=chosen.window_predictions,
-        window_labelled=chosen.window_labelled,
-        pin_predictions=PINNED,
-        pin_labelled=PINNED,
-    )
+    settings = WatchSettings(window_predictions=chosen.window_predictions, window_labelled=chosen.window_labelled)
     describe(replay, settings)
     if not chosen.no_quiet:
         _print_quiet(replay, tree, settings, chosen.quiet_seed, chosen.runs, chosen.rows)

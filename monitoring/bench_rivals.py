@@ -6,7 +6,7 @@ The replayed streams through river, Evidently and NannyML, set up as their docum
     python -m monitoring.bench_rivals DIR --tools nannyml                   # in a third: it needs other packages
 
 The environments are those of ``bench_rivals.constraints.txt`` and ``bench_rivals_nannyml.constraints.txt``. river gets
-every row in turn, the pinned stretch first; the others compare windows of 1,000 rows with the pinned 3,000, and the
+every row in turn, the pinned stretch first; the others compare windows of 1,000 rows with the pinned stretch, and the
 change comes between two windows. What speaks of labels is about utterances that are in scope.
 
 Every alarm in a quiet stream is false. A change is found by the first alarm after it, so whatever is never silent finds

@@ -24,8 +24,10 @@ from monitoring.replay_streams import (
     too_sure,
 )
 from monitoring.replay_text import NEW, Corpus
+from monitoring.stream_watch import WatchSettings
 
-PINNED = 3_000
+PINNED = max(WatchSettings.pin_predictions, WatchSettings.pin_labelled)
+"""The rows of the reference, as the sidecar pins them by default: every row has its label."""
 QUIET_BEFORE = 2_000
 """Rows after the pinned stretch and before the change."""
 CHUNK = 250

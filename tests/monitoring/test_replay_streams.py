@@ -7,7 +7,7 @@ import pytest
 
 from monitoring.latency import STAGES
 from monitoring.observations import Records
-from monitoring.replay_changes import CHANGES, Change, Changed, Replay, changed_of, pinned, stream_of, stretches
+from monitoring.replay_changes import CHANGES, PINNED, Change, Changed, Replay, changed_of, pinned, stream_of, stretches
 from monitoring.replay_streams import (
     BROKEN_CHANNEL,
     MOST_NEW,
@@ -61,11 +61,11 @@ def test_a_drawn_event_says_what_the_version_said_of_its_message(replay: Replay)
     pinned(stream, replay)
     joined, messages = stream.draw(500, replay.quiet)
     rows = joined.labelled
-    assert rows["number"].tolist() == list(range(3_001, 3_501))
+    assert rows["number"].tolist() == list(range(PINNED + 1, PINNED + 501))
     assert np.array_equal(rows["truth"], replay.corpus.truth[messages])
     assert np.array_equal(rows["confidence"], replay.quiet.table["confidence"][messages])
     assert rows["total_ms"] == pytest.approx(sum(rows[f"{stage}_ms"] for stage in STAGES), rel=1e-5)
-    at_row = joined.embeddings.numbers - 3_001
+    at_row = joined.embeddings.numbers - PINNED - 1
     expected = replay.corpus.outputs.embeddings[messages[at_row]].astype(np.float16)
     assert np.array_equal(joined.embeddings.vectors, expected)
     assert np.array_equal(joined.predictions["energy"], rows["energy"])
