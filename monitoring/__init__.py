@@ -64,6 +64,7 @@ Then what is done about it:
 - ``embedded_events``: the latest events with an embedding, and the labels that hold, out of the log
 - ``clusters``: groups of utterances that look alike: whitening, average linkage, and how stable each group is
 - ``key_terms``: what a group says that others do not
+- ``own_process``: long computing where it holds nobody up
 - ``discovery_page``: the review queue as a page for people
 - ``discovery``: clusters of what no known intent took, left for review
 - ``service_replay``: texts sent through the real service, for measurements

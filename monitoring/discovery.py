@@ -23,6 +23,7 @@ from monitoring.discovery_page import discovery_page
 from monitoring.embedded_events import EmbeddedEvent, EmbeddedEvents, read_embedded
 from monitoring.errors import HookFailed, LogUnavailable
 from monitoring.key_terms import key_terms
+from monitoring.own_process import in_own_process
 from monitoring.remedies import ActionRequest, ActionResult
 from monitoring.windows import Window
 from monitoring.work_files import write_json
@@ -66,7 +67,7 @@ class DiscoverIntents:
         n, fewest = sum(event.is_unrouted for event in found.events), self._rules.clusters.fewest
         if n < fewest:
             return ActionResult("nothing_to_do", too_few_words(n, fewest, found), {"utterances": n})
-        body = {"schema": 1, "request": request.to_json(), **discover(found, self._rules)}
+        body = {"schema": 1, "request": request.to_json(), **in_own_process(discover, found, self._rules)}
         if not body["clusters"]:
             words = (
                 f"{n} utterances that no known intent took, and no {self._rules.clusters.smallest} of them are alike"
