@@ -2,58 +2,77 @@
 Evidence that the accuracy fell, from what the model's confidence says of each row.
 
 An error where the model is nearly always right says far more than one where it often errs. So errors are bet on
-twice: against the reference's error rate of all rows, which nothing but a fall refutes, and against that of the row's
-range of confidence, which finds mistaken labels and a corrupted segment sooner. The second alone
-would also be refuted by rows that changed ranges; the breach needs the estimate as well (``signals.judge``).
+twice: against the reference's error rate of all rows, which nothing but a fall refutes, and against what the reference
+erred at the row's confidence, which finds mistaken labels and a corrupted segment sooner. The second alone
+would also be refuted by rows whose confidence changed; the breach needs the estimate as well (``signals.judge``).
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from scipy.stats import beta, norm
 
-from model_repo.contract.calibration_error import equal_mass_edges
-from model_repo.contract.metrics import grouped_sums
 from model_repo.contract.outputs import BoolArray, FloatArray
 from monitoring.sequential import Claim
 from monitoring.signals import Watch
 
-RANGES = 5
-CERTAINTY = 0.6
+CERTAINTY = 0.75
 """How surely the reference errs no more often than is taken for it: it is a sample too, and an endless stream would
-refute a rate that is a little too low. Higher bears a small reference; it finds small falls later: at 0.75 one of 3
-points takes a quarter longer."""
+refute a rate that is a little too low. Higher bears a small reference; it finds small falls later."""
+SUREST = 1e-4
+"""Confidence is taken to be at least so far from 0 and 1."""
+CALIBRATED = np.array([0.0, -1.0])
+"""The curve of a model that errs as often as its confidence says, from which few rows lead away but little."""
+RIDGE = 1.0
+"""How much the distance from it counts: as about four rows at a confidence of a half."""
 
 
 @dataclass(frozen=True)
 class ErrorReference:
     """How often the reference erred, in all and by confidence."""
 
-    cuts: FloatArray
-    """Inner ends of the ranges of confidence, each holding about as many reference rows."""
-    errors: FloatArray
-    """(ranges,) rate of errors, at its upper end: see ``CERTAINTY``. No range is known never to err."""
+    curve: FloatArray
+    """(2,) log-odds of an error: a constant, and so many times the log-odds of the confidence. Two numbers of all rows
+    know the rare errors of the surest rows far better than a range of them could count them."""
+    covariance: FloatArray
+    """(2, 2) of the curve: the reference is a sample too."""
     all_errors: float
-    """Of all rows, likewise."""
+    """Rate of errors of all rows, at its upper end: see ``CERTAINTY``."""
+
+    def errors(self, confidence: FloatArray) -> FloatArray:
+        """(n,) rate of errors at each confidence, at its upper end."""
+        columns = _columns(confidence)
+        spread = np.sqrt(np.einsum("ni,ij,nj->n", columns, self.covariance, columns))
+        return np.asarray(expit(columns @ self.curve + norm.ppf(CERTAINTY) * spread))
 
 
-def error_reference(confidence: FloatArray, is_correct: BoolArray, ranges: int = RANGES) -> ErrorReference:
+def error_reference(confidence: FloatArray, is_correct: BoolArray) -> ErrorReference:
     """
-    From the in-scope rows of the reference; fewer ranges when confidences tie.
+    From the in-scope rows of the reference, by logistic regression of the errors on the confidence.
 
     ``confidence`` is any number that is known before the label and that a policy revision leaves alone: the top
     probability at the temperature of the reference, not at the one in force.
 
-    >>> reference = error_reference(np.array([0.6, 0.9, 0.8, 0.7]), np.array([True, True, True, False]), ranges=2)
-    >>> reference.cuts.tolist(), reference.errors.round(2).tolist(), round(reference.all_errors, 2)
-    ([0.75], [0.77, 0.37], 0.44)
+    >>> rows = np.random.default_rng(0).uniform(0.5, 1.0, 5000)
+    >>> reference = error_reference(rows, np.random.default_rng(1).random(5000) < rows)
+    >>> reference.errors(np.array([0.6, 0.9])).round(2).tolist()
+    [0.4, 0.1]
     """
-    cuts = equal_mass_edges(confidence, ranges)[1:-1]
-    groups = np.searchsorted(cuts, confidence, side="left")
-    rows = grouped_sums(np.ones(len(confidence)), groups, len(cuts) + 1)
-    errors = grouped_sums((~is_correct).astype(np.float64), groups, len(cuts) + 1)
-    return ErrorReference(cuts, upper_end(errors, rows), float(upper_end(errors.sum(), rows.sum())))
+    columns, errors = _columns(confidence), (~np.asarray(is_correct, dtype=bool)).astype(np.float64)
+
+    def cost(curve: FloatArray) -> tuple[float, FloatArray]:
+        odds, away = columns @ curve, curve - CALIBRATED
+        value = float(np.logaddexp(0.0, odds).sum() - odds @ errors + RIDGE * (away @ away) / 2.0)
+        return value, columns.T @ (expit(odds) - errors) + RIDGE * away
+
+    curve = np.asarray(minimize(cost, CALIBRATED, jac=True).x)
+    rates = expit(columns @ curve)
+    information = columns.T @ (columns * (rates * (1.0 - rates))[:, None]) + RIDGE * np.eye(2)
+    all_errors = float(upper_end(errors.sum(), float(len(errors))))
+    return ErrorReference(curve, np.asarray(np.linalg.inv(information)), all_errors)
 
 
 def accuracy_claim(reference: ErrorReference, watch: Watch) -> Claim:
@@ -68,16 +87,16 @@ def accuracy_rows(
     """
     Values and row bounds, (n, 2) each, to update the evidence of ``accuracy_claim`` with.
 
-    >>> reference = ErrorReference(np.array([0.75]), np.array([0.5, 0.25]), 0.375)
+    >>> reference = ErrorReference(np.array([0.0, -1.0]), np.zeros((2, 2)), 0.375)
     >>> watch = Watch("down", threshold=0.01, tolerated=0.005, minimum_rows=1)
     >>> values, bounds = accuracy_rows(np.array([0.8]), np.array([False]), reference, watch)
-    >>> values.tolist(), bounds.tolist()
-    ([[1.0, 1.0]], [[0.38, 0.255]])
+    >>> values.tolist(), bounds.round(3).tolist()
+    ([[1.0, 1.0]], [[0.38, 0.205]])
     """
-    of_range = _bound(reference.errors[np.searchsorted(reference.cuts, confidence, side="left")], watch)
+    of_row = _bound(reference.errors(confidence), watch)
     of_all = np.full(len(confidence), _bound(reference.all_errors, watch))
     values = np.repeat((~np.asarray(is_correct, dtype=bool)).astype(np.float64)[:, None], 2, axis=1)
-    return values, np.stack([of_all, of_range], axis=1)
+    return values, np.stack([of_all, of_row], axis=1)
 
 
 def upper_end(errors: Any, rows: Any, certainty: float = CERTAINTY) -> FloatArray:
@@ -88,6 +107,11 @@ def upper_end(errors: Any, rows: Any, certainty: float = CERTAINTY) -> FloatArra
     0.027
     """
     return np.asarray(np.minimum(beta.ppf(certainty, errors + 1.0, np.maximum(rows - errors, 0.5)), 0.999))
+
+
+def _columns(confidence: FloatArray) -> FloatArray:
+    odds = logit(np.clip(np.asarray(confidence, dtype=np.float64), SUREST, 1.0 - SUREST))
+    return np.stack([np.ones(len(odds)), odds], axis=1)
 
 
 def _bound(errors: Any, watch: Watch) -> Any:

@@ -81,9 +81,10 @@ class ReferenceNumbers:
         for name, claim in sorted(self.claims.items()):
             hashed.update(f"{name} {claim.rows_per_false_alarm}".encode())
             hashed.update(np.asarray(claim.bounds, dtype=np.float64).tobytes())
-        for known in (self.errors, self.gaps):
-            if known is not None:
-                hashed.update(np.asarray(known.cuts, dtype=np.float64).tobytes())
+        if self.errors is not None:
+            hashed.update(np.asarray(self.errors.curve, dtype=np.float64).tobytes())
+        if self.gaps is not None:
+            hashed.update(np.asarray(self.gaps.cuts, dtype=np.float64).tobytes())
         hashed.update(f"{self.temperature} {self.values.get(FOLLOWED_QUANTILE)}".encode())
         return hashed.hexdigest()
 

@@ -46,7 +46,7 @@ class MonitorSettings(BaseModel):
     assess_seconds: Seconds = 5.0
     """How often the signals are measured and the failure tree is walked, when something new was read. Lower diagnoses
     sooner and takes more of a core; the evidence itself counts every row in any case."""
-    window_predictions: Rows = 5000
+    window_predictions: Rows = 2500
     """Predictions, the latest ones, that an estimate is made of. Higher is steadier and follows a change later."""
     window_labelled: Rows = 1000
     """Labelled predictions, by arrival of the label, that an estimate is made of. As above."""

@@ -54,7 +54,7 @@ class Sources(Protocol):
 class WatchSettings:
     """How much is looked at; the process settings say what each does."""
 
-    window_predictions: int = 5000
+    window_predictions: int = 2500
     window_labelled: int = 1000
     reference: Literal["production", "version"] = "production"
     """What label-free signals are compared with before a reference is pinned: nothing, or the version's own profile."""

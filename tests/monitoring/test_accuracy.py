@@ -54,8 +54,15 @@ def test_fall_that_confidence_foresees_is_found_too(reference: ErrorReference) -
     assert follow(reference, [(confidence, is_correct)]).has_detected
 
 
-def test_range_without_an_error_is_not_taken_for_perfect() -> None:
-    """One error in a range that had none among 50 refutes nothing."""
-    reference = error_reference(np.linspace(0.5, 1.0, 100), np.arange(100) >= 10, ranges=2)
-    assert reference.errors[1] == pytest.approx(1.0 - (1.0 - CERTAINTY) ** (1 / 50))
+def test_reference_without_an_error_is_not_taken_for_perfect() -> None:
+    """One error where there was none among 100 refutes nothing."""
+    reference = error_reference(np.linspace(0.5, 1.0, 100), np.ones(100, dtype=bool))
+    assert 0.0 < reference.errors(np.array([0.99]))[0] < 0.1
+    assert reference.all_errors == pytest.approx(1.0 - (1.0 - CERTAINTY) ** (1 / 100))
     assert not follow(reference, [(np.array([0.99]), np.array([False]))]).has_detected
+
+
+def test_errors_are_known_by_confidence(reference: ErrorReference) -> None:
+    """A calibrated model errs as often as it says; no less often than that is taken for certain."""
+    confidence = np.array([0.5, 0.7, 0.9, 0.99])
+    assert reference.errors(confidence) == pytest.approx(1.0 - confidence, rel=0.25)

@@ -81,12 +81,12 @@ class TestNumbers:
         assert (segment.n, segment.correct) == (len(rows), int(rows["is_correct"].sum()))
 
     def test_numbers_are_at_the_temperature_the_reference_was_answered_under(self, stretch: StreamJoined) -> None:
-        """Ranges of confidence, too: they are those of rows at that temperature."""
+        """The curve of errors, too: it is that of rows at that temperature."""
         at_two = numbers_of(pinned(stretch, 3000), temperature=2.0)
         scope = stretch.labelled[is_in_scope(stretch.labelled)]
         expected = error_reference(confidence_at(scope, 2.0), scope["is_correct"])
         assert at_two.errors is not None
-        assert at_two.errors.cuts.tolist() == expected.cuts.tolist()
+        assert at_two.errors.curve.tolist() == expected.curve.tolist()
         assert at_two.values["ece"] > 0.05
 
     def test_version_has_neither_labels_nor_latencies(self, numbers: ReferenceNumbers) -> None:
