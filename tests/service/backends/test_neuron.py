@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -138,8 +139,8 @@ def test_failing_core_costs_no_answer(backend: NeuronBackend, runtime: FaultyRun
 
 def test_without_a_core_the_owner_is_told_and_nothing_is_computed_elsewhere(runtime: FaultyRuntime) -> None:
     """No silent answer from the CPU."""
-    told: list[str] = []
-    backend = opened(runtime, on_dead=told.append)
+    told: SimpleQueue[str] = SimpleQueue()
+    backend = opened(runtime, on_dead=told.put)
     backend.warm_up()
 
     def fault(core: int) -> None:
@@ -149,7 +150,9 @@ def test_without_a_core_the_owner_is_told_and_nothing_is_computed_elsewhere(runt
     for _ in range(2):
         with pytest.raises(BackendFailed, match="neuron: "):
             backend.infer(UTTERANCES)
-    assert len(told) == 1
+    # The core's own thread tells, after its waiter has the error.
+    assert "NRT_UNINITIALIZED" in told.get(timeout=60)
+    assert told.empty()
 
 
 def test_nan_fails_its_batch_and_no_other(backend: NeuronBackend, runtime: FaultyRuntime) -> None:
