@@ -2,28 +2,8 @@
 
 import logging
 import sys
-from datetime import UTC, datetime
 
-import orjson
-
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "color_message", "taskName"}
-
-
-class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, then whatever was given as ``extra``; a trace under ``trace``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **{name: value for name, value in record.__dict__.items() if name not in _STANDARD},
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+from model_repo.contract.log_lines import JsonFormatter
 
 
 def start_logging(level: str) -> None:

@@ -16,6 +16,7 @@ In reading order:
 - ``bootstrap``: a figure is a value with its 95% interval, its sample count and its data
 - ``reference``: the reference profile, the distributions that drift is measured against
 - ``events``: the immutable records of the event log, and its SQLite schema
+- ``log_lines``: how both processes write a log line
 - ``engine``: what the export stage tells a serving engine about the graph it wrote
 - ``packing``: utterances laid end to end in one row: the input of the packed graph
 - ``manifest``: what a model version folder holds, with digests

@@ -1,10 +1,11 @@
-"""Log lines are JSON objects."""
+"""Log lines are JSON objects, whatever stands in them."""
 
 import json
 import logging
 import sys
+from pathlib import Path
 
-from service.json_logs import JsonFormatter
+from model_repo.contract.log_lines import JsonFormatter
 
 
 def line(record: logging.LogRecord) -> dict[str, object]:
@@ -30,3 +31,11 @@ def test_a_trace_stays_on_one_line() -> None:
     text = JsonFormatter().format(record)
     assert "\n" not in text
     assert "ValueError: boom" in json.loads(text)["trace"]
+
+
+def test_what_json_or_a_terminal_cannot_hold_is_written_all_the_same() -> None:
+    """A path, and half of a surrogate pair."""
+    record = logging.LogRecord("monitoring", logging.INFO, "x.py", 1, "read %s", ("\ud83d",), None)
+    record.file = Path("var/events.sqlite")
+    assert JsonFormatter().format(record).isascii()
+    assert (line(record)["message"], line(record)["file"]) == ("read \ud83d", "var/events.sqlite")
