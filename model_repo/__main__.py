@@ -5,6 +5,7 @@ The offline pipeline: a folder in, a folder out.
     python -m model_repo run --production-labels FILE    the same, with what customers wrote in the training split
     python -m model_repo data --out DIR                  one labelled set
     python -m model_repo train --data DIR --out DIR      a checkpoint
+    python -m model_repo average --runs DIR DIR ... --data DIR --out DIR    the mean of several runs' weights
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
     python -m model_repo benchmark clinc150 --out DIR    the same on a public set
     python -m model_repo promote 2 --reason "..."        what serves
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     _data_parser(stages.add_parser("data", help="one labelled set in the record format"))
     _train_parser(stages.add_parser("train", help="train one network"))
+    _average_parser(stages.add_parser("average", help="the mean of several runs' weights, as one run"))
     _version_parser(stages.add_parser("version", help="calibrate, export, evaluate; add to the repository"))
     _run_parser(stages.add_parser("run", help="every stage"))
     _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
@@ -68,6 +70,13 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop-after", type=int, help="end this slice after so many epochs in all")
     _add_preset(parser)
     parser.set_defaults(call=_train)
+
+
+def _average_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders that the train stage wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that they were trained on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.set_defaults(call=_average)
 
 
 def _version_parser(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +209,15 @@ def _train(args: argparse.Namespace) -> None:
     from model_repo.pipeline.train import train
 
     train(args.data, args.out, read_taxonomy(args.data), read_preset(args.preset), args.seed, args.stop_after)
+
+
+def _average(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.average import CannotAverage, average
+
+    try:
+        average(args.runs, args.data, args.out)
+    except CannotAverage as refused:
+        raise SystemExit(str(refused)) from None
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ Data, without torch:
 Training:
 
 - ``train``: one network from one seed
+- ``average``: several of them, their weights averaged
 - ``base_model``: the checkpoint it starts from
 - ``vocabulary``: Japanese word pieces for an English vocabulary
 - ``network``: encoder and heads

@@ -112,7 +112,7 @@ def model_card(
 def _details(manifest: Manifest, purpose: Purpose) -> str:
     training, taxonomy = manifest.training, manifest.taxonomy
     lines = [
-        f"Version {manifest.version}, made {manifest.created} (UTC), seed {manifest.seed}",
+        f"Version {manifest.version}, made {manifest.created} (UTC), {_seeds(manifest)}",
         f"Base checkpoint: {training.get('base', ABSENT)}",
         f"Engine: {manifest.backend}, {manifest.precision}; at most {manifest.max_tokens} tokens an utterance",
         f"Intents ({len(taxonomy.intents)}): {_names(taxonomy.intents)}",
@@ -120,6 +120,15 @@ def _details(manifest: Manifest, purpose: Purpose) -> str:
         f"Questions and comments: {purpose.contact}",
     ]
     return _bullets(lines)
+
+
+def _seeds(manifest: Manifest) -> str:
+    averaged = manifest.training.get("averaged_seeds")
+    return (
+        f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
+        if averaged
+        else f"seed {manifest.seed}"
+    )
 
 
 def _factors(report: Mapping[str, Any]) -> str:

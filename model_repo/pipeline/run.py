@@ -2,8 +2,8 @@
 The whole pipeline: ``python -m model_repo run --preset default --out runs/default``.
 
 data -> train (one run a seed) -> calibrate -> export -> evaluate -> a version in the model repository. With several
-seeds the version is the one with the best validation accuracy, and the spread of all of them on the test split is
-written to seeds.json.
+seeds the mean of their weights is a candidate beside them, the version is the candidate with the best validation
+accuracy, and the test figures of each, and their spread over the seeds, are written to seeds.json.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.pipeline import calibrate
+from model_repo.pipeline.average import average
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.measures import judge, measures
 from model_repo.pipeline.settings import Preset
@@ -23,6 +24,8 @@ from model_repo.pipeline.train import load_outputs, train
 from model_repo.pipeline.version import VersionSettings, make_version
 from model_repo.store import Store
 
+AVERAGED = "averaged"
+"""Run folder of the mean of the seeds' weights."""
 SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "served.accuracy")
 """Figures whose spread over the seeds is reported."""
 
@@ -36,26 +39,29 @@ def run(
     seeds: Sequence[int],
     command: str,
 ) -> str:
-    """Train every seed on ``data``, make the version from the best one, and give its name; ``command`` did it."""
-    for seed in seeds:
-        train(data, out / f"seed-{seed}", taxonomy, preset, seed)
-    best = max(seeds, key=lambda seed: _validation_accuracy(out / f"seed-{seed}"))
-    spread = seed_spread({seed: out / f"seed-{seed}" for seed in seeds}, data, taxonomy)
+    """Train every seed on ``data``, make the version from the best candidate, and give its name; ``command`` did it."""
+    runs = {seed: out / f"seed-{seed}" for seed in seeds}
+    for seed, folder in runs.items():
+        train(data, folder, taxonomy, preset, seed)
+    candidates = list(runs.values())
+    if len(runs) > 1:
+        average(candidates, data, out / AVERAGED)
+        candidates.append(out / AVERAGED)
+    best = max(candidates, key=_validation_accuracy)
+    spread = seed_spread(runs, data, taxonomy)
+    if len(runs) > 1:
+        spread[AVERAGED] = _figures(out / AVERAGED, *_held_out(data), taxonomy)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
-    settings = VersionSettings(
-        min_decisions_equal=0.995,
-        seed=best,
-        commands=(command,),
-    )
+    settings = VersionSettings(min_decisions_equal=0.995, seed=seeds[0], commands=(command,))
     store.root.mkdir(parents=True, exist_ok=True)
-    manifest, policy = make_version(out / f"seed-{best}", data, out / "version", store, taxonomy, settings)
-    store.promote(manifest.version, policy.revision, f"made by preset {preset.name}, seed {best}")
+    manifest, policy = make_version(best, data, out / "version", store, taxonomy, settings)
+    store.promote(manifest.version, policy.revision, f"made by preset {preset.name}, {best.name}")
     return manifest.version
 
 
 def seed_spread(runs: dict[int, Path], data: Path, taxonomy: Taxonomy) -> dict[str, Any]:
     """Test figures of each seed, their mean, and their standard deviation where there are two or more."""
-    validation, test = (read_utterances(data / f"{part}.jsonl") for part in ("validation", "test"))
+    validation, test = _held_out(data)
     by_seed = {seed: _figures(folder, validation, test, taxonomy) for seed, folder in runs.items()}
     summary = {}
     for name in SPREAD:
@@ -64,6 +70,10 @@ def seed_spread(runs: dict[int, Path], data: Path, taxonomy: Taxonomy) -> dict[s
             deviation = statistics.stdev(values) if len(values) > 1 else None
             summary[name] = {"mean": statistics.fmean(values), "standard_deviation": deviation, "seeds": len(values)}
     return {"by_seed": by_seed, "summary": summary}
+
+
+def _held_out(data: Path) -> tuple[list[LabelledUtterance], list[LabelledUtterance]]:
+    return read_utterances(data / "validation.jsonl"), read_utterances(data / "test.jsonl")
 
 
 def _figures(
