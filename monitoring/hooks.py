@@ -28,6 +28,7 @@ import httpx
 
 from monitoring.errors import BadHook, HookFailed
 from monitoring.remedies import ActionRequest, ActionResult
+from monitoring.settings import variable
 
 SHORTEST_SECRET = 16
 """Characters; a shorter one can be guessed from one signed request."""
@@ -154,9 +155,10 @@ class WebhookHook:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise BadHook(f"{url!r} is not a URL: {error}") from error
+            raise BadHook(f"{variable('hook_url')} is not a URL: {error}") from error
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise BadHook(f"a webhook needs an http or https URL, got {url!r}")
+            # Not the URL itself: a password or a token may stand in it.
+            raise BadHook(f"{variable('hook_url')} needs http or https and a host, got scheme {parsed.scheme!r}")
         if len(secret) < SHORTEST_SECRET:
             raise BadHook(f"the secret of a webhook has at least {SHORTEST_SECRET} characters, got {len(secret)}")
         self._url = parsed
@@ -236,7 +238,7 @@ class SageMakerHook:
     ) -> None:
         """
         ``parameters``: those that the pipeline declares, with what they are given; placeholders as in CommandHook.
-        Without a client boto3's is made; raises BadHook where boto3 is not installed.
+        Without a client boto3's is made; raises BadHook where boto3 is not installed or refuses what it is told.
         """
         if not pipeline or not region:
             raise BadHook("a SageMaker hook needs a pipeline and a region")
@@ -361,7 +363,11 @@ def _boto3_client(region: str, timeout_s: float) -> SageMakerClient:
         raise BadHook(f"a SageMaker hook needs the package boto3: {missing}") from missing
     # One try within the timeout: the outbox tries again.
     limits = config.Config(connect_timeout=timeout_s / 2, read_timeout=timeout_s / 2, retries={"total_max_attempts": 1})
-    client: SageMakerClient = boto3.client("sagemaker", region_name=region, config=limits)
+    try:
+        client: SageMakerClient = boto3.client("sagemaker", region_name=region, config=limits)
+    except Exception as wrong:
+        # Whatever AWS_* and its files name wrongly; botocore has no one class for that.
+        raise BadHook(f"no SageMaker client with {variable('sagemaker_region')} {region!r}: {wrong}") from wrong
     return client
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,14 +317,18 @@ class TestWebhook:
             ("https://", SECRET),
             ("not a url", SECRET),
             ("http://[::1", SECRET),
+            ("ftp://user:pass-word@example.org/", SECRET),
             ("https://example.org/", "short"),
         ],
     )
     def test_webhook_that_cannot_be_is_refused_at_start(self, url: str, secret: str) -> None:
-        """Not at the first incident, and without the secret in the message."""
+        """Not at the first incident, without what is secret in the message; a URL by the name of its variable."""
         with pytest.raises(BadHook) as refused:
             WebhookHook(url, secret, LONG_S)
-        assert secret not in str(refused.value)
+        words = str(refused.value)
+        assert secret not in words
+        assert "pass-word" not in words
+        assert ("MONITOR_HOOK_URL" in words) == (secret == SECRET)
 
     def test_retry_after_in_the_past_is_now(self) -> None:
         """And a date without a zone is UTC."""
@@ -422,6 +427,17 @@ class TestSageMaker:
         """In words that say what to install; the sidecar itself does not bring it."""
         monkeypatch.setitem(sys.modules, "boto3", None)
         with pytest.raises(BadHook, match="needs the package boto3"):
+            SageMakerHook("retrain-router", "eu-west-1")
+
+    def test_client_that_boto3_refuses_to_make_is_refused_at_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A region or a profile that cannot be: botocore raises classes of its own, or a bare ValueError."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ValueError("Invalid endpoint: nonsense")
+
+        monkeypatch.setitem(sys.modules, "boto3", SimpleNamespace(client=refuse))
+        monkeypatch.setitem(sys.modules, "botocore.config", SimpleNamespace(Config=dict))
+        with pytest.raises(BadHook, match=r"MONITOR_SAGEMAKER_REGION 'eu-west-1': Invalid endpoint: nonsense"):
             SageMakerHook("retrain-router", "eu-west-1")
 
     def test_pipeline_without_a_name_is_refused(self) -> None:
