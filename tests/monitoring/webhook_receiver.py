@@ -1,5 +1,6 @@
 """The other side of a webhook: a receiver that verifies what it gets, and a real server in front of it."""
 
+import contextlib
 import hashlib
 import hmac
 import threading
@@ -9,6 +10,8 @@ from typing import Any
 
 NOW = 1767268800.0
 SECRET = "a secret of the two sides"
+HANGS: tuple[int, dict[str, str], bytes] = (0, {}, b"")
+"""For an answer: there is none, until whoever asked gives up."""
 
 
 class Clock:
@@ -49,23 +52,37 @@ class WebhookServer:
 
     def __init__(self, *answers: tuple[int, dict[str, str], bytes], receiver: Receiver | None = None) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
-        self._answers = list(answers) or [(200, {}, b"")]
+        self.answers = list(answers) or [(200, {}, b"")]
+        self.kept_waiting = 0
+        """Requests that nothing is answered to at the moment."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = dict(self.headers.items())
+                status, extra, answer = server.answers[0]
+                if len(server.answers) > 1:
+                    server.answers.pop(0)
+                # Before it is seen to have come, so that a test that sees it come sees it wait as well.
+                server.kept_waiting += not status
                 server.got.append((headers, body))
-                status, extra, answer = server._answers[0]
-                if len(server._answers) > 1:
-                    server._answers.pop(0)
+                if not status:
+                    self._outlast()
+                    server.kept_waiting -= 1
+                    return
                 self.send_response(status if receiver is None else receiver.take(headers, body))
                 for name, value in extra.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
+
+            def _outlast(self) -> None:
+                """Returns when the other side has hung up."""
+                self.close_connection = True
+                with contextlib.suppress(ConnectionError):
+                    self.rfile.read(1)
 
             def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - as the class it is of
                 """Quiet."""
