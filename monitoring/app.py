@@ -156,7 +156,9 @@ def hook_of(settings: MonitorSettings) -> CommandHook | WebhookHook | SageMakerH
     if settings.hook == "webhook":
         return WebhookHook(settings.hook_url, settings.hook_secret, min(settings.hook_timeout_seconds, 30.0))
     if settings.hook == "sagemaker":
-        return SageMakerHook(settings.sagemaker_pipeline, settings.sagemaker_region)
+        return SageMakerHook(
+            settings.sagemaker_pipeline, settings.sagemaker_region, parameters=settings.sagemaker_parameters
+        )
     command = shlex.split(settings.retrain_command) if settings.retrain_command else default_command()
     return CommandHook(command, settings.hook_timeout_seconds)
 

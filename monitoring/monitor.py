@@ -22,7 +22,7 @@ from monitoring.journey import Journey
 from monitoring.label_join import Joined
 from monitoring.observations import StreamKey
 from monitoring.remedies import ActionRequest, ActionResult
-from monitoring.segments import worst_segment
+from monitoring.segments import SEGMENT_SIGNALS, worst_segment
 from monitoring.signals import Signal
 from monitoring.snapshot import SHOWN_INCIDENTS, Health, Snapshot
 from monitoring.state_file import StateFile
@@ -231,7 +231,7 @@ class Monitor:
     def _walk(self, assessment: Assessment, now: float) -> None:
         walks = confirmed(walk(self._tree, assessment.signals), assessment.signals, self._open, self._tree)
         alerts, transitions = advance(self._alerts, walks, now, self._rules.alerts)
-        segment = worst_segment(list(assessment.segments))
+        segment = worst_segment(list(assessment.segments), self._tree.watches[SEGMENT_SIGNALS[0]])
         moment = Moment(self._tree, assessment.key, now, segment, self._rules.acts)
         changes = proceed(walks, transitions, self._open, moment)
         with self._state.transaction():

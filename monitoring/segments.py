@@ -128,9 +128,10 @@ def concentration_signal(
     return Signal("segment_concentration", value, low, high, n, verdict, 0.0, watch.threshold)
 
 
-def worst_segment(findings: list[SegmentFinding]) -> str | None:
-    """The segment to re-label first, or None when none is worse."""
-    return next((finding.name for finding in findings if finding.is_worse and finding.concentration > 0.0), None)
+def worst_segment(findings: list[SegmentFinding], watch: Watch) -> str | None:
+    """The segment to re-label first; None when none is worse, or the fall is broad: see ``concentration_signal``."""
+    worse = (finding.name for finding in findings if finding.is_worse and finding.concentration >= watch.threshold)
+    return next(worse, None)
 
 
 def _accuracy_signal(name: str, is_correct: BoolArray, expected: float, watch: Watch, is_worse: bool) -> Signal:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
 
 from model_repo.contract.tuning import DEFAULT_BATCH_TOKENS, DEFAULT_MAX_IN_FLIGHT
 from monitoring.errors import BadSettings
@@ -87,6 +87,8 @@ class MonitorSettings(BaseModel):
     """Name of the SageMaker pipeline."""
     sagemaker_region: str = ""
     """Its region."""
+    sagemaker_parameters: Json[dict[str, str]] = Field(default="{}", validate_default=True)
+    """The parameters that it declares, as a JSON object, with what they are given; placeholders as in the command."""
     outbox_first_wait_seconds: Seconds = 5.0
     """Wait after the first failed try of an action; each further one waits twice as long."""
     outbox_longest_wait_seconds: Seconds = 900.0

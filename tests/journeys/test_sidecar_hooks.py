@@ -123,6 +123,7 @@ def test_a_signed_request_names_what_to_train_on(traffic: Traffic, tmp_path: Pat
     assert asked["path"][-1] == "broad"
     assert (asked["segment"], asked["stream"]["version"]) == (incident["segment"], "1")
     assert set(asked["parameters"]) == {"production_labels", "out", "segment"}
+    assert (asked["segment"], asked["parameters"]["segment"]) == (None, ""), "a broad fall is nobody's segment"
     rows = Path(asked["parameters"]["production_labels"]).read_text().splitlines()
     assert len(rows) > QUIET_EVENTS
     assert set(json.loads(rows[0])) >= {"text", "intents", "lang"}

@@ -27,7 +27,7 @@ class TestFindings:
         is_correct, members = window(2000, {"c": 0.55}, seed=1)
         findings = segment_findings(is_correct, members, REFERENCES, 0.92, ACCURACY)
         assert [finding.name for finding in findings if finding.is_worse] == ["intent=c"]
-        assert worst_segment(findings) == "intent=c"
+        assert worst_segment(findings, CONCENTRATION) == "intent=c"
         assert findings[0].accuracy.verdict is Verdict.BREACHED
         signal = concentration_signal(findings, is_correct, 0.92, CONCENTRATION)
         assert signal.verdict is Verdict.BREACHED
@@ -38,6 +38,8 @@ class TestFindings:
         is_correct, members = window(3000, dict.fromkeys("abcdefgh", 0.84), seed=2)
         findings = segment_findings(is_correct, members, REFERENCES, 0.92, ACCURACY)
         assert concentration_signal(findings, is_correct, 0.92, CONCENTRATION).verdict is Verdict.OK
+        assert any(finding.is_worse for finding in findings)
+        assert worst_segment(findings, CONCENTRATION) is None
 
     def test_quiet_windows_name_hardly_a_segment(self) -> None:
         """Of 40 quiet windows of 1,000 rows, 320 segments in all, three at most have one named."""
@@ -58,13 +60,13 @@ class TestFindings:
             is_correct, members = window(3000, accuracy, seed=6)
             findings = segment_findings(is_correct, members | languages, references, 0.92, ACCURACY)
             assert concentration_signal(findings, is_correct, 0.92, CONCENTRATION).verdict is verdict
-            assert worst_segment(findings) != "lang=en"
+            assert worst_segment(findings, CONCENTRATION) != "lang=en"
 
     def test_no_excess_holds(self) -> None:
         """A window as good as the reference has no excess to lay anywhere."""
         is_correct, members = window(1000, dict.fromkeys("abcdefgh", 1.0), seed=3)
         findings = segment_findings(is_correct, members, REFERENCES, 0.92, ACCURACY)
-        assert worst_segment(findings) is None
+        assert worst_segment(findings, CONCENTRATION) is None
         assert concentration_signal(findings, is_correct, 0.92, CONCENTRATION).verdict is Verdict.INCONCLUSIVE
 
     def test_segment_without_rows_or_reference_is_borne(self) -> None:

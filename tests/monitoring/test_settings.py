@@ -34,6 +34,8 @@ def test_service_and_sidecar_meet_at_the_same_files_by_default() -> None:
         ({"MONITOR_HOOK": "pigeon"}, "MONITOR_HOOK"),
         ({"MONITOR_HOOK": "webhook"}, "MONITOR_HOOK_URL and MONITOR_HOOK_SECRET"),
         ({"MONITOR_HOOK": "sagemaker"}, "MONITOR_SAGEMAKER_PIPELINE and MONITOR_SAGEMAKER_REGION"),
+        ({"MONITOR_SAGEMAKER_PARAMETERS": "Labels={production_labels}"}, "MONITOR_SAGEMAKER_PARAMETERS"),
+        ({"MONITOR_SAGEMAKER_PARAMETERS": '{"Labels": 3}'}, "MONITOR_SAGEMAKER_PARAMETERS"),
         ({"MONITOR_OUTBOX_FIRST_WAIT_SECONDS": "1000"}, "MONITOR_OUTBOX_FIRST_WAIT_SECONDS"),
     ],
 )
