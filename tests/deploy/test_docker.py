@@ -73,6 +73,19 @@ def test_targets_have_no_rights_and_watch_themselves(target: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("target", ["cpu", "monitoring"])
+def test_the_engine_reports_to_nobody(target: str, tmp_path: Path) -> None:
+    """ONNX Runtime makes an identity for its reports when it is imported, but not under the image's environment."""
+    lines = " ".join(line for stage in needed(target) for line in instructions(stage, "ENV"))
+    given = dict(re.findall(r"([A-Z_]+)=(\S+)", lines))
+    for environment, wanted in (({}, True), (given, False)):
+        home = tmp_path / str(wanted)
+        home.mkdir()
+        command = [sys.executable, "-c", "import onnxruntime"]
+        subprocess.run(command, env={**environment, "HOME": str(home)}, check=True)
+        assert any(home.rglob("deviceid")) is wanted
+
+
 def test_packages_are_pinned() -> None:
     """By the constraints, each time something is installed from an index."""
     installs = [line for stage in STAGES for line in instructions(stage, "RUN") if "pip install" in line]
