@@ -35,7 +35,8 @@ ENV MONITOR_HOST=0.0.0.0 \
     MONITOR_MODEL_REPO=/models \
     MONITOR_EVENT_LOG_PATH=/data/events.sqlite \
     MONITOR_STATE_PATH=/state/monitor.sqlite \
-    MONITOR_WORK_FOLDER=/state/work
+    MONITOR_WORK_FOLDER=/state/work \
+    MPLCONFIGDIR=/tmp/matplotlib
 EXPOSE 8081
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["/venv/bin/python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['MONITOR_PORT'] + '/health/ready', timeout=2)"]
