@@ -8,6 +8,7 @@ length, the strongest form of this service; ``--pad-to`` pads each to a fixed le
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 from tokenizers import Tokenizer
+
+# The library reports its use to its makers unless told not to when it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 from loadtest.server_process import Server, free_port, server_running
 

@@ -174,7 +174,7 @@ def default_command() -> list[str]:
     """The pipeline of this repository; a warning says so when no Python that is known here can run it."""
     trainer = ROOT / ".venv-dev" / "bin" / "python"
     if not trainer.exists() and importlib.util.find_spec("torch") is None:
-        log.warning("a retrain would fail: it needs the extra `train`, here or in %s", trainer.parent.parent)
+        log.warning("a retrain would fail: the pipeline's packages (extra `train`) are not installed")
     python = str(trainer) if trainer.exists() else sys.executable
     options = ["--preset", "default", "--production-labels", "{production_labels}", "--out", "{out}"]
     return [python, "-m", "model_repo", "run", *options]

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# The library would start a thread pool of its own.
+# The one library would start a thread pool of its own, the other reports its use to its makers.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 from tokenizers import Tokenizer

@@ -7,6 +7,7 @@ back and compares decisions with the trained network. The same file serves ONNX 
 
 import itertools
 import json
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +16,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import numpy_helper
 from tokenizers import Tokenizer
+
+# The library reports its use to its makers unless told not to when it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 
 from model_repo.contract.decision import decide
 from model_repo.contract.engine import ENGINE_FILE, INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, EngineSpec

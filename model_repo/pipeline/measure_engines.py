@@ -11,6 +11,7 @@ that take turns, so that a slow minute hits every engine alike; and the share of
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -21,9 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import openvino as ov
 import torch
+
+# The library reports its use to its makers unless told not to when it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
 from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
