@@ -77,4 +77,5 @@ def unknown_characters(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
         for char in set(tokenizer.normalizer.normalize_str(text)):
             if char.isprintable() and not char.isspace() and char not in vocab:
                 counts[char] += 1
-    return [char for char, count in counts.most_common() if count >= 2]
+    # Of equal ones by code point: the rows they get must not depend on the order in which a set is read.
+    return [char for char, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if count >= 2]

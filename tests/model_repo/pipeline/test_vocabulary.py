@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer
 
 from model_repo.pipeline.base_model import EMBEDDED, load_base
-from model_repo.pipeline.vocabulary import add_word_pieces, read_glosses
+from model_repo.pipeline.vocabulary import add_word_pieces, read_glosses, unknown_characters
 
 
 def test_glossed_characters_are_known_and_start_at_their_gloss(tmp_path: Path) -> None:
@@ -35,3 +35,13 @@ def test_english_is_written_as_before(tmp_path: Path) -> None:
     ids = old.encode("where's volume 12 of the box set?").ids
     assert new.encode("where's volume 12 of the box set?").ids == ids
     assert torch.equal(encoder.embeddings.word_embeddings.weight[ids], before[ids])
+
+
+def test_characters_met_equally_often_have_one_order(tmp_path: Path) -> None:
+    """Runs of two seeds must have one vocabulary, or their weights cannot be averaged; a set is read in any order."""
+    encoder, file = load_base(EMBEDDED)
+    add_word_pieces(encoder, file, [], tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    rare = "⠞⠓⠊⠑⠗⠕⠝⠟"
+    found = unknown_characters(tokenizer, [rare, rare[::-1], "⠿", "⠿", "⠿"])
+    assert found == ["⠿", *sorted(rare)]
