@@ -37,7 +37,7 @@ def load_public_set(name: str, data: Path) -> PublicSet:
 
 
 def _clinc150(folder: Path) -> PublicSet:
-    """The full set with its larger out-of-scope training part (oos_train_plus), as upstream splits it."""
+    """The full set, as upstream splits it; of the out-of-scope training text the part oos_train_plus alone."""
     train = [*_read(folder / "train.jsonl"), *_read(folder / "oos_train_plus.jsonl")]
     validation = [*_read(folder / "val.jsonl"), *_read(folder / "oos_val.jsonl")]
     test = [*_read(folder / "test.jsonl"), *_read(folder / "oos_test.jsonl")]
