@@ -11,7 +11,7 @@ import numpy as np
 
 from model_repo.contract.decision import sigmoid, softmax
 from model_repo.contract.errors import CannotMeasure
-from model_repo.contract.metrics import top_in_set
+from model_repo.contract.metrics import nll, shares, top_in_set
 from model_repo.contract.outputs import BoolArray, FloatArray
 
 TEMPERATURES = (0.05, 20.0)
@@ -47,6 +47,37 @@ def fit_temperature(logits: FloatArray, targets: BoolArray) -> float:
 
     def loss(log_temperature: float) -> float:
         return top_nll(scaled, is_correct, math.exp(log_temperature))
+
+    return math.exp(_minimum(loss, math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])))
+
+
+def is_at_a_bound(temperature: float) -> bool:
+    """
+    Whether a fit ended where nothing beyond is tried.
+
+    >>> is_at_a_bound(fit_temperature(np.array([[2.0, 0.0]]), np.array([[True, True]])))
+    True
+    """
+    low, high = (abs(math.log(temperature / bound)) for bound in TEMPERATURES)
+    return min(low, high) < 1e-3
+
+
+def fit_shares_temperature(logits: FloatArray, targets: BoolArray) -> float:
+    """
+    The T of the lowest cross-entropy with even shares of the intents that a row carries: -mean sum_k q_k log p_k.
+
+    For a network that was taught to share its probability among them, and whose top intent is hardly ever wrong:
+    ``fit_temperature`` then ends at a bound, where the top takes all and nothing of the others is left.
+
+    >>> round(fit_shares_temperature(np.array([[1.0, 0.0]] * 4), np.array([[True, False]] * 3 + [[False, True]])), 4)
+    0.9102
+    """
+    if len(logits) == 0:
+        raise CannotMeasure("a temperature needs in-scope utterances, got none")
+    scaled, shared = np.asarray(logits, dtype=np.float64), shares(targets)
+
+    def loss(log_temperature: float) -> float:
+        return float(nll(softmax(scaled, math.exp(log_temperature)), shared))
 
     return math.exp(_minimum(loss, math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1])))
 

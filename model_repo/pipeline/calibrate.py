@@ -18,7 +18,7 @@ from model_repo.contract.outputs import BoolArray, FloatArray, IntArray, ModelOu
 from model_repo.contract.policy import Policy
 from model_repo.contract.ranking import auroc
 from model_repo.contract.reference import EMBEDDINGS, ReferenceProfile, quantiles
-from model_repo.contract.temperature import fit_temperature
+from model_repo.contract.temperature import fit_shares_temperature, fit_temperature, is_at_a_bound
 from model_repo.pipeline.thresholds import fit_thresholds
 from model_repo.pipeline.truth import Truth, check_rows, truth_of
 
@@ -49,7 +49,7 @@ def calibrate(
     check_rows(outputs, utterances)
     truth = truth_of(utterances, taxonomy)
     in_scope = ~truth.is_ood
-    temperature = fit_temperature(outputs.logits[in_scope], truth.targets[in_scope])
+    temperature = policy_temperature(outputs.logits[in_scope], truth.targets[in_scope])
     energy_temperature = fit_energy_temperature(outputs.logits, truth.is_ood)
     probabilities = softmax(outputs.logits[in_scope], temperature)
     policy = Policy(
@@ -63,6 +63,18 @@ def calibrate(
         in_scope_retention=in_scope_retention,
     )
     return policy, reference_profile(outputs, policy, utterances, truth, n_tokens, rng)
+
+
+def policy_temperature(logits: FloatArray, targets: BoolArray) -> float:
+    """That of the top intent; of the shares, and saying so, where the top one has none."""
+    temperature = fit_temperature(logits, targets)
+    if not is_at_a_bound(temperature):
+        return temperature
+    by_shares = fit_shares_temperature(logits, targets)
+    print(
+        f"temperature {by_shares:.3f} of the shares of several intents: the top one fits at a bound, {temperature:.3f}"
+    )
+    return by_shares
 
 
 def fit_energy_temperature(logits: FloatArray, is_ood: BoolArray) -> float:

@@ -7,7 +7,14 @@ from scipy.optimize import minimize_scalar
 from model_repo.contract.decision import accept, softmax
 from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.metrics import top_in_set
-from model_repo.contract.temperature import TEMPERATURES, fit_temperature, moved_thresholds, top_nll
+from model_repo.contract.temperature import (
+    TEMPERATURES,
+    fit_shares_temperature,
+    fit_temperature,
+    is_at_a_bound,
+    moved_thresholds,
+    top_nll,
+)
 from model_repo.pipeline.truth import truth_of
 from tests.model_repo.pipeline.simulated import TAXONOMY, simulated
 
@@ -51,10 +58,27 @@ class TestFit:
         assert fit_temperature(logits, right) == pytest.approx(TEMPERATURES[0], rel=1e-3)
         assert fit_temperature(logits, wrong) == pytest.approx(TEMPERATURES[1], rel=1e-3)
 
+    def test_only_an_end_of_the_search_is_a_bound(self) -> None:
+        """Both ends are; what a fit finds between them is not."""
+        assert [is_at_a_bound(t) for t in (*TEMPERATURES, 0.06, 1.0, 19.0)] == [True, True, False, False, False]
+        assert not is_at_a_bound(fit_temperature(*in_scope(500, 1, 1.0)))
+
+    def test_shares_are_fitted_where_the_top_intent_has_no_temperature(self) -> None:
+        """A network that splits its probability as the shares do, sharpened by 2: that is undone."""
+        rng = np.random.default_rng(0)
+        targets = rng.random((2000, 4)) < 0.5
+        targets[~targets.any(axis=1), 0] = True
+        noisy = np.log(np.where(targets, 1.0, 0.02)) + rng.normal(0.0, 0.1, targets.shape)
+        assert is_at_a_bound(fit_temperature(2.0 * noisy, targets))
+        plain = fit_shares_temperature(noisy, targets)
+        assert fit_shares_temperature(2.0 * noisy, targets) == pytest.approx(2.0 * plain, rel=1e-3)
+
     def test_nothing_to_fit_on_is_said(self) -> None:
         """No row, no temperature."""
         with pytest.raises(CannotMeasure, match="in-scope"):
             fit_temperature(np.empty((0, 2)), np.empty((0, 2), dtype=bool))
+        with pytest.raises(CannotMeasure, match="in-scope"):
+            fit_shares_temperature(np.empty((0, 2)), np.empty((0, 2), dtype=bool))
 
 
 class TestMovedThresholds:

@@ -132,3 +132,23 @@ def test_served_probability_is_right_as_often_as_it_says() -> None:
     probabilities = softmax(outputs.logits[in_scope], policy.temperature)
     hit_rate = truth.targets[in_scope][np.arange(in_scope.sum()), probabilities.argmax(axis=1)].mean()
     assert probabilities.max(axis=1).mean() == pytest.approx(hit_rate, abs=0.03)
+
+
+def test_shared_probability_keeps_its_second_intents(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the top intent is never wrong its temperature would leave nothing of the second; that is said."""
+    rng = np.random.default_rng(3)
+    k = len(TAXONOMY.intents)
+    first, second = rng.integers(0, k, 400), rng.integers(0, k, 400)
+    logits = rng.normal(0.0, 0.3, (400, k))
+    logits[np.arange(400), first] += 8.0
+    logits[np.arange(400), second] += 8.0 * (first != second)
+    names = [{TAXONOMY.intents[a], TAXONOMY.intents[b]} for a, b in zip(first, second, strict=True)]
+    utterances = [
+        LabelledUtterance(f"u {row}", tuple(sorted(carried)), is_ood=False) for row, carried in enumerate(names)
+    ]
+    outputs = ModelOutputs(logits, np.zeros(400), rng.normal(size=(400, 4)))
+    policy, _ = calibrate(outputs, utterances, np.full(400, 5), TAXONOMY, "7", np.random.default_rng(0))
+    assert "shares of several intents" in capsys.readouterr().out
+    decisions = decide(outputs, policy)
+    is_exact = (decisions.is_accepted == truth_of(utterances, TAXONOMY).targets).all(axis=1)
+    assert is_exact[~decisions.is_ood].mean() > 0.98
