@@ -1,13 +1,16 @@
 """
-Evidence that the accuracy fell, from what the model's confidence says of each row.
+Evidence that the accuracy fell, from what the model's confidence and the row's segments say of it.
 
 An error where the model is nearly always right says far more than one where it often errs. So errors are bet on
 twice: against the reference's error rate of all rows, which nothing but a fall refutes, and against what the reference
-erred at the row's confidence, which finds mistaken labels and a corrupted segment sooner. The second alone
-would also be refuted by rows whose confidence changed; the breach needs the estimate as well (``signals.judge``).
+erred at the row's confidence, which finds mistaken labels sooner. A smaller part of the wealth is bet on each segment
+by itself, where errors that gather in one are found before all rows together tell. The last two alone would also be
+refuted by rows whose confidence changed, or in a segment that matters little; the breach needs the estimate of all
+rows as well (``signals.judge``).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,8 +29,24 @@ SUREST = 1e-4
 """Confidence is taken to be at least so far from 0 and 1."""
 CALIBRATED = np.array([0.0, -1.0])
 """The curve of a model that errs as often as its confidence says, from which few rows lead away but little."""
+SEGMENTS_SHARE = 0.5
+"""Of the wealth, what is bet on segments. Higher finds errors in one segment sooner, and those everywhere later."""
+SEGMENT_CERTAINTY = 0.9
+"""As ``CERTAINTY``, of a segment's rate of errors: there are many of them, each with fewer rows."""
+FEWEST_SEGMENT_ROWS, LARGEST_SEGMENT = 100, 0.5
+"""Rows of the reference, and the share of them, between which a segment is bet on."""
 RIDGE = 1.0
 """How much the distance from it counts: as about four rows at a confidence of a half."""
+
+
+@dataclass(frozen=True)
+class SegmentErrors:
+    """A segment of the reference."""
+
+    errors: float
+    """Rate of errors, at its upper end: see ``SEGMENT_CERTAINTY``."""
+    share: float
+    """Of all rows, those that are in it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,8 @@ class ErrorReference:
     """(2, 2) of the curve: the reference is a sample too."""
     all_errors: float
     """Rate of errors of all rows, at its upper end: see ``CERTAINTY``."""
+    segments: Mapping[str, "SegmentErrors"] = field(default_factory=dict)
+    """Those that are bet on, by name."""
 
     def errors(self, confidence: FloatArray) -> FloatArray:
         """(n,) rate of errors at each confidence, at its upper end."""
@@ -49,9 +70,12 @@ class ErrorReference:
         return np.asarray(expit(columns @ self.curve + norm.ppf(CERTAINTY) * spread))
 
 
-def error_reference(confidence: FloatArray, is_correct: BoolArray) -> ErrorReference:
+def error_reference(
+    confidence: FloatArray, is_correct: BoolArray, memberships: Mapping[str, BoolArray] | None = None
+) -> ErrorReference:
     """
-    From the in-scope rows of the reference, by logistic regression of the errors on the confidence.
+    From the in-scope rows of the reference, by logistic regression of the errors on the confidence. ``memberships``
+    says which of the rows are in each segment.
 
     ``confidence`` is any number that is known before the label and that a policy revision leaves alone: the top
     probability at the temperature of the reference, not at the one in force.
@@ -72,20 +96,37 @@ def error_reference(confidence: FloatArray, is_correct: BoolArray) -> ErrorRefer
     rates = expit(columns @ curve)
     information = columns.T @ (columns * (rates * (1.0 - rates))[:, None]) + RIDGE * np.eye(2)
     all_errors = float(upper_end(errors.sum(), float(len(errors))))
-    return ErrorReference(curve, np.asarray(np.linalg.inv(information)), all_errors)
+    segments = {
+        name: SegmentErrors(
+            float(upper_end(errors[members].sum(), float(members.sum()), SEGMENT_CERTAINTY)), float(members.mean())
+        )
+        for name, members in (memberships or {}).items()
+        if FEWEST_SEGMENT_ROWS <= members.sum() <= LARGEST_SEGMENT * len(errors)
+    }
+    return ErrorReference(curve, np.asarray(np.linalg.inv(information)), all_errors, segments)
 
 
 def accuracy_claim(reference: ErrorReference, watch: Watch) -> Claim:
-    """ "Errors are no more frequent than in the reference by more than is tolerated", in two streams."""
-    bound = _bound(reference.all_errors, watch)
-    return Claim(np.array([bound, bound]), watch.rows_per_false_alarm)
+    """
+    "Errors are no more frequent than in the reference by more than is tolerated": of all rows, at each confidence, and
+    in each segment. Of a segment so much is tolerated as would be of all rows if it lay in that segment alone.
+    """
+    bound = _bound(reference.all_errors, watch.tolerated)
+    of_segments = [_bound(one.errors, watch.tolerated / one.share) for one in reference.segments.values()]
+    for_segments = SEGMENTS_SHARE if of_segments else 0.0
+    weights = [(1.0 - for_segments) / 2.0] * 2 + [for_segments / max(1, len(of_segments))] * len(of_segments)
+    return Claim(np.array([bound, bound, *of_segments]), watch.rows_per_false_alarm, np.array(weights))
 
 
 def accuracy_rows(
-    confidence: FloatArray, is_correct: BoolArray, reference: ErrorReference, watch: Watch
+    confidence: FloatArray,
+    is_correct: BoolArray,
+    reference: ErrorReference,
+    watch: Watch,
+    memberships: Mapping[str, BoolArray] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """
-    Values and row bounds, (n, 2) each, to update the evidence of ``accuracy_claim`` with.
+    Values and row bounds, (n, 2 + segments) each, to update the evidence of ``accuracy_claim`` with.
 
     >>> reference = ErrorReference(np.array([0.0, -1.0]), np.zeros((2, 2)), 0.375)
     >>> watch = Watch("down", threshold=0.01, tolerated=0.005, minimum_rows=1)
@@ -93,10 +134,12 @@ def accuracy_rows(
     >>> values.tolist(), bounds.round(3).tolist()
     ([[1.0, 1.0]], [[0.38, 0.205]])
     """
-    of_row = _bound(reference.errors(confidence), watch)
-    of_all = np.full(len(confidence), _bound(reference.all_errors, watch))
-    values = np.repeat((~np.asarray(is_correct, dtype=bool)).astype(np.float64)[:, None], 2, axis=1)
-    return values, np.stack([of_all, of_row], axis=1)
+    n, errors = len(confidence), (~np.asarray(is_correct, dtype=bool)).astype(np.float64)
+    bounds = np.tile(accuracy_claim(reference, watch).bounds, (n, 1))
+    bounds[:, 1] = _bound(reference.errors(confidence), watch.tolerated)
+    nowhere = np.zeros(n, dtype=bool)
+    of_segments = [np.where((memberships or {}).get(name, nowhere), errors, np.nan) for name in reference.segments]
+    return np.stack([errors, errors, *of_segments], axis=1), bounds
 
 
 def upper_end(errors: Any, rows: Any, certainty: float = CERTAINTY) -> FloatArray:
@@ -114,5 +157,5 @@ def _columns(confidence: FloatArray) -> FloatArray:
     return np.stack([np.ones(len(odds)), odds], axis=1)
 
 
-def _bound(errors: Any, watch: Watch) -> Any:
-    return np.minimum(errors + watch.tolerated, 1.0 - 1e-4)
+def _bound(errors: Any, tolerated: float) -> Any:
+    return np.minimum(errors + tolerated, 1.0 - 1e-4)

@@ -83,6 +83,7 @@ class ReferenceNumbers:
             hashed.update(np.asarray(claim.bounds, dtype=np.float64).tobytes())
         if self.errors is not None:
             hashed.update(np.asarray(self.errors.curve, dtype=np.float64).tobytes())
+            hashed.update(" ".join(self.errors.segments).encode())
         if self.gaps is not None:
             hashed.update(np.asarray(self.gaps.cuts, dtype=np.float64).tobytes())
         hashed.update(f"{self.temperature} {self.values.get(FOLLOWED_QUANTILE)}".encode())
@@ -121,8 +122,9 @@ def reference_numbers(
         tail_ms = tail_means(times, total)
     scope = labelled[is_in_scope(labelled)]
     is_judged = len(scope) >= FEWEST_ROWS
-    errors = error_reference(confidence_at(scope, temperature), scope["is_correct"]) if is_judged else None
-    gaps = gap_reference(confidence_at(scope, temperature), scope["is_correct"]) if is_judged else None
+    confidence, memberships = confidence_at(scope, temperature), segment_memberships(scope, taxonomy)
+    errors = error_reference(confidence, scope["is_correct"], memberships) if is_judged else None
+    gaps = gap_reference(confidence, scope["is_correct"]) if is_judged else None
     claims = dict(unlabelled_claims(reference.profile, watches))
     if errors is not None and gaps is not None:
         claims |= {"accuracy": accuracy_claim(errors, watches["accuracy"]), "ece": gap_claim(gaps, watches["ece"])}
@@ -138,7 +140,7 @@ def reference_numbers(
         errors=errors,
         gaps=gaps,
         tail_ms=tail_ms,
-        segments=segment_references(scope["is_correct"], segment_memberships(scope, taxonomy)),
+        segments=segment_references(scope["is_correct"], memberships),
         claims=claims,
     )
 
@@ -167,7 +169,11 @@ def labelled_and_calibration(
 
 
 def evidence_rows(
-    numbers: ReferenceNumbers, watches: Mapping[str, Watch], predictions: Records, labelled: Records
+    numbers: ReferenceNumbers,
+    watches: Mapping[str, Watch],
+    predictions: Records,
+    labelled: Records,
+    taxonomy: Taxonomy,
 ) -> EvidenceRows:
     """
     What new predictions and labelled predictions say of the claims of ``numbers``; either may be of no rows.
@@ -186,7 +192,10 @@ def evidence_rows(
     scope = labelled[is_in_scope(labelled)]
     if len(scope) and numbers.errors is not None and numbers.gaps is not None:
         confidence = confidence_at(scope, numbers.temperature)
-        rows["accuracy"] = accuracy_rows(confidence, scope["is_correct"], numbers.errors, watches["accuracy"])
+        memberships = segment_memberships(scope, taxonomy)
+        rows["accuracy"] = accuracy_rows(
+            confidence, scope["is_correct"], numbers.errors, watches["accuracy"], memberships
+        )
         rows["ece"] = gap_values(scope["confidence"], scope["is_correct"], numbers.gaps), None
     decided_ood = labelled[labelled["is_ood"]]
     if len(decided_ood) and "ood_precision" in numbers.claims:

@@ -69,7 +69,7 @@ def gathered_evidence(
     most = max(len(stream.predictions), len(stream.labelled))
     for begin in range(0, most, EVIDENCE_ROWS):
         part = slice(begin, begin + EVIDENCE_ROWS)
-        rows = evidence_rows(numbers, watches, stream.predictions[part], stream.labelled[part])
+        rows = evidence_rows(numbers, watches, stream.predictions[part], stream.labelled[part], stream.taxonomy)
         for name, (values, bounds) in rows.items():
             evidence[name] = update(evidence[name], numbers.claims[name], values, bounds)
     return evidence

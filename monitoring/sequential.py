@@ -37,6 +37,8 @@ class Claim:
     While the claim holds, a false alarm comes after this many rows on average, or later; within n rows its
     probability is at most n over this. Streams well inside their bounds give far fewer. Higher detects later.
     """
+    weights: FloatArray | None = None
+    """(S,), how much of the wealth is bet on each stream; they sum to 1. None is the same on all."""
 
     def __post_init__(self) -> None:
         bounds = np.asarray(self.bounds)
@@ -44,6 +46,15 @@ class Claim:
             raise CannotMeasure(f"bounds must be numbers in (0, 1), one a stream, got {self.bounds!r}")
         if not 1.0 < self.rows_per_false_alarm < 1e60:
             raise CannotMeasure(f"rows_per_false_alarm must be above 1 and finite, got {self.rows_per_false_alarm}")
+        shares = self.shares
+        if shares.shape != bounds.shape or not bool(np.all(shares > 0.0)) or not np.isclose(shares.sum(), 1.0):
+            raise CannotMeasure(f"weights must be above 0, one a stream, and sum to 1, got {self.weights!r}")
+
+    @property
+    def shares(self) -> FloatArray:
+        """(S,), the weights."""
+        n = len(self.bounds)
+        return np.full(n, 1.0 / n) if self.weights is None else np.asarray(self.weights)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,8 @@ def update(evidence: Evidence, claim: Claim, values: FloatArray, row_bounds: Flo
 
     ``row_bounds`` (n, S) in (0, 1) replaces the claim's bounds where more was known of a row before its value was.
 
-    An e-detector of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo 2023), averaged over stakes and streams:
+    An e-detector of the Shiryaev-Roberts kind (Shin, Ramdas & Rinaldo 2023), averaged over stakes, and by weight over
+    streams:
 
         R_t = (R_{t-1} + 1) (1 + stake (x_t - m)),  alarm when the average reaches rows_per_false_alarm
 
@@ -96,7 +108,7 @@ def update(evidence: Evidence, claim: Claim, values: FloatArray, row_bounds: Flo
     for begin in range(0, len(values), rows_at_once):
         block = slice(begin, begin + rows_at_once)
         wealths = _wealths(wealth, takes_part[block], gains[block])
-        crossed = np.flatnonzero(wealths.mean(axis=(1, 2)) >= claim.rows_per_false_alarm)
+        crossed = np.flatnonzero(wealths.mean(axis=2) @ claim.shares >= claim.rows_per_false_alarm)
         if detected_at is None and len(crossed):
             detected_at = evidence.rows + begin + int(crossed[0]) + 1
         wealth = np.minimum(wealths[-1], MOST_WEALTH)

@@ -182,7 +182,8 @@ class StreamWatches:
         before = _begun(self._streams.get(stream.key, Followed()), numbers)
         predictions, labelled = (rows[rows["number"] > before.floor] for rows in (stream.predictions, stream.labelled))
         evidence = dict(before.evidence)
-        for name, (values, bounds) in evidence_rows(numbers, self._watches, predictions, labelled).items():
+        rows = evidence_rows(numbers, self._watches, predictions, labelled, stream.taxonomy)
+        for name, (values, bounds) in rows.items():
             claim = numbers.claims[name]
             evidence[name] = update(evidence.get(name) or start(claim), claim, values, bounds)
         return replace(

@@ -5,6 +5,7 @@ import pytest
 
 from model_repo.contract.outputs import BoolArray, FloatArray
 from monitoring.accuracy import CERTAINTY, ErrorReference, accuracy_claim, accuracy_rows, error_reference
+from monitoring.segments import memberships_of
 from monitoring.sequential import Evidence, start, update
 from tests.monitoring.watches import WATCHES
 
@@ -66,3 +67,54 @@ def test_errors_are_known_by_confidence(reference: ErrorReference) -> None:
     """A calibrated model errs as often as it says; no less often than that is taken for certain."""
     confidence = np.array([0.5, 0.7, 0.9, 0.99])
     assert reference.errors(confidence) == pytest.approx(1.0 - confidence, rel=0.25)
+
+
+class TestSegments:
+    """Errors that gather in one segment are bet on there."""
+
+    SHARES = (0.5, 0.3, 0.12, 0.08)
+
+    def segmented(self, n: int, seed: int, lost: float = 0.0) -> tuple[FloatArray, BoolArray, dict[str, BoolArray]]:
+        """Four channels; the third loses a share of its hits."""
+        confidence, is_correct = stream(n, seed)
+        rng = np.random.default_rng([seed, 1])
+        channels = rng.choice(["web", "app", "mail", "kiosk"], n, p=self.SHARES)
+        is_lost = (channels == "mail") & (rng.random(n) < lost)
+        return confidence, is_correct & ~is_lost, memberships_of("channel", channels.tolist())
+
+    def detected_at(self, seed: int, with_segments: bool, lost: float) -> float:
+        """Rows until it is found, at most 5,000; with_segments says whether the segments are known."""
+        confidence, is_correct, memberships = self.segmented(5000, 1000 + seed)
+        reference = error_reference(confidence, is_correct, memberships if with_segments else None)
+        claim = accuracy_claim(reference, WATCH)
+        confidence, is_correct, memberships = self.segmented(5000, seed, lost)
+        rows = accuracy_rows(confidence, is_correct, reference, WATCH, memberships)
+        found = update(start(claim), claim, *rows).detected_at
+        return np.inf if found is None else found
+
+    def test_small_segment_gone_wrong_is_found_sooner(self) -> None:
+        """A quarter of the hits of an eighth of the traffic, three points of all accuracy: half the labels or fewer."""
+        with_segments, without = (
+            np.median([self.detected_at(seed, known, lost=0.27) for seed in range(5)]) for known in (True, False)
+        )
+        assert with_segments < 0.75 * without
+
+    def test_quiet_segments_stay_silent(self) -> None:
+        """Each is a sample too."""
+        assert all(self.detected_at(seed, True, lost=0.0) == np.inf for seed in range(5))
+
+    def test_segments_of_a_few_rows_or_of_most_of_them_are_left_alone(self) -> None:
+        """The one is known too little, the other is everything."""
+        confidence, is_correct = stream(1000, 1)
+        channels = ["rare"] * 99 + ["some"] * 400 + ["most"] * 501
+        reference = error_reference(confidence, is_correct, memberships_of("channel", channels))
+        assert list(reference.segments) == ["channel=some"]
+
+    def test_segment_that_is_new_or_gone_is_no_row_of_any(self) -> None:
+        """Only the segments of the reference are bet on; a row that is in none says nothing of them."""
+        reference = error_reference(*self.segmented(5000, 1))
+        values, bounds = accuracy_rows(
+            np.array([0.8]), np.array([False]), reference, WATCH, {"channel=fax": np.array([True])}
+        )
+        assert values.shape == bounds.shape == (1, 2 + len(reference.segments))
+        assert np.isnan(values[0, 2:]).all()

@@ -110,22 +110,22 @@ class TestNumbers:
 class TestClaims:
     def test_every_followed_signal_has_a_claim_and_rows(self, stretch: StreamJoined, numbers: ReferenceNumbers) -> None:
         """As many columns as the claim has streams."""
-        rows = evidence_rows(numbers, WATCHES, stretch.predictions, stretch.labelled)
+        rows = evidence_rows(numbers, WATCHES, stretch.predictions, stretch.labelled, TAXONOMY)
         assert set(numbers.claims) == set(rows) == FOLLOWED_SIGNALS
         for name, (values, _) in rows.items():
             assert values.shape[1] == len(numbers.claims[name].bounds), name
 
     def test_rows_are_those_that_the_signal_is_about(self, stretch: StreamJoined, numbers: ReferenceNumbers) -> None:
         """In scope, decided ood, or all; without labels nothing is said of what needs them."""
-        rows = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:500])
+        rows = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:500], TAXONOMY)
         labelled = stretch.labelled[:500]
         counts = {name: len(values) for name, (values, _) in rows.items()}
         assert counts["accuracy"] == counts["ece"] == int(is_in_scope(labelled).sum())
         assert counts["ood_precision"] == int(labelled["is_ood"].sum())
         assert counts["total_p95_ms"] == counts["energy_ks"] == 100
-        only = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:0])
+        only = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:0], TAXONOMY)
         assert set(only) == {"total_p95_ms", *UNLABELLED_FOLLOWED}
-        assert evidence_rows(NO_REFERENCE, WATCHES, stretch.predictions, stretch.labelled) == {}
+        assert evidence_rows(NO_REFERENCE, WATCHES, stretch.predictions, stretch.labelled, TAXONOMY) == {}
 
     def test_policy_revision_moves_the_calibration_and_not_the_accuracy(
         self, stretch: StreamJoined, numbers: ReferenceNumbers
@@ -134,8 +134,8 @@ class TestClaims:
         revision = replace(POLICY, revision=2, temperature=0.5)
         answered = DrawnStream(np.random.default_rng(1), policy=revision).draw(3000)
         assert answered.labelled["logits"].tolist() == stretch.labelled["logits"].tolist()
-        before = evidence_rows(numbers, WATCHES, stretch.predictions, stretch.labelled)
-        after = evidence_rows(numbers, WATCHES, answered.predictions, answered.labelled)
+        before = evidence_rows(numbers, WATCHES, stretch.predictions, stretch.labelled, TAXONOMY)
+        after = evidence_rows(numbers, WATCHES, answered.predictions, answered.labelled, TAXONOMY)
         for rows_before, rows_after in zip(before["accuracy"], after["accuracy"], strict=True):
             np.testing.assert_array_equal(rows_before, rows_after)
         assert np.nanmean(after["ece"][0][:, 0]) > np.nanmean(before["ece"][0][:, 0]) + 0.01
@@ -180,6 +180,8 @@ def test_change_refutes_its_claims_and_a_quiet_stream_none(
     for what in (QUIET, change):
         assert not any(held.has_detected for held in evidence.values())
         part = stream.draw(4000, what)
-        for name, (values, bounds) in evidence_rows(numbers, WATCHES, part.predictions, part.labelled).items():
+        for name, (values, bounds) in evidence_rows(
+            numbers, WATCHES, part.predictions, part.labelled, TAXONOMY
+        ).items():
             evidence[name] = update(evidence[name], numbers.claims[name], values, bounds)
     assert {name for name, held in evidence.items() if held.has_detected} >= signals
