@@ -20,6 +20,7 @@ from model_repo.contract.decision import accept, softmax
 from model_repo.contract.errors import ContractError, DeploymentMoved, FileMissing, VersionError
 from model_repo.contract.outputs import BoolArray, FloatArray
 from model_repo.contract.policy import Policy
+from model_repo.contract.temperature import is_at_a_bound
 from model_repo.store import Store
 from monitoring.errors import HookFailed
 from monitoring.observations import StreamKey
@@ -56,7 +57,10 @@ class RefitCalibrator:
             return ActionResult("nothing_to_do", words, {"rows_fitted": counts[0], "rows_judged": counts[1]})
         proposed = refitted(before, rows[fits], window.predictions)
         old, new = (judged(policy, rows[~fits], self._watch, reference) for policy in (before, proposed))
-        signal = replace(new.ece, verdict=verdict_after(old, new, self._watch))
+        # Where the search ended at a bound no temperature fits: published, it would leave nothing but certainty.
+        has_none = is_at_a_bound(proposed.temperature)
+        verdict = Verdict.BREACHED if has_none else verdict_after(old, new, self._watch)
+        signal = replace(new.ece, verdict=verdict)
         detail = _detail(before, proposed, old, new, counts, window)
         body = {"key": request.key, "based_on": before.name, "verdict": str(signal.verdict)}
         try:
@@ -66,6 +70,8 @@ class RefitCalibrator:
         except OSError as error:
             raise HookFailed(f"the proposal cannot be written: {error}") from error
         words = f"Temperature {before.temperature:.3f} -> {proposed.temperature:.3f}: {_words(signal)}"
+        if has_none:
+            words += " No temperature fits these labels: the search ended at its bound."
         return ActionResult("done", words, detail, (SignalRecord.of_signal(signal),))
 
 

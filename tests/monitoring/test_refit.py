@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model_repo.contract.labels import Taxonomy
@@ -65,6 +66,21 @@ class TestRefit:
         result = refit(store, tmp_path, labelled_rows(4000, 2, wrong_share=0.3))
         assert [signal.verdict for signal in result.signals] == ["breached"]
         assert "persists" in result.words
+
+    @pytest.mark.parametrize("are_right", [True, False])
+    def test_labels_that_no_temperature_fits_are_not_followed_to_the_end(
+        self, store: Store, tmp_path: Path, are_right: bool
+    ) -> None:
+        """Every top intent right wants certainty, none right wants none: that is no calibrator to publish."""
+        rows = labelled_rows(2000, 3).copy()
+        right = np.arange(rows["truth"].shape[1])[None, :] == rows["top"][:, None]
+        elsewhere = np.roll(right[:, :-1], 1, axis=1)
+        rows["truth"][:, :-1] = right[:, :-1] if are_right else elsewhere
+        rows["truth"][:, -1] = False
+        rows["is_correct"] = are_right
+        result = refit(store, tmp_path, rows)
+        assert [signal.verdict for signal in result.signals] == ["breached"]
+        assert "ended at its bound" in result.words
 
     def test_accepted_intents_stay(self, store: Store, tmp_path: Path) -> None:
         """The revision changes what is said of the answers, hardly the answers, and never the ood verdict."""
