@@ -3,8 +3,8 @@ Evidence that the accuracy fell, from what the model's confidence and the row's 
 
 An error where the model is nearly always right says far more than one where it often errs. So errors are bet on
 twice: against the reference's error rate of all rows, which nothing but a fall refutes, and against what the reference
-erred at the row's confidence, which finds mistaken labels sooner. A smaller part of the wealth is bet on each segment
-by itself, where errors that gather in one are found before all rows together tell. The last two alone would also be
+erred at the row's confidence, which finds mistaken labels sooner. Half of the wealth is bet on the segments, on each
+by itself: errors that gather in one are found there before all rows together tell. The last two alone would also be
 refuted by rows whose confidence changed, or in a segment that matters little; the breach needs the estimate of all
 rows as well (``signals.judge``).
 """
