@@ -19,6 +19,7 @@ from scipy.special import expit, logit
 from scipy.stats import beta, norm
 
 from model_repo.contract.outputs import BoolArray, FloatArray
+from monitoring.segments import LARGEST_SHARE
 from monitoring.sequential import Claim
 from monitoring.signals import Watch
 
@@ -33,8 +34,8 @@ SEGMENTS_SHARE = 0.5
 """Of the wealth, what is bet on segments. Higher finds errors in one segment sooner, and those everywhere later."""
 SEGMENT_CERTAINTY = 0.9
 """As ``CERTAINTY``, of a segment's rate of errors: there are many of them, each with fewer rows."""
-FEWEST_SEGMENT_ROWS, LARGEST_SEGMENT = 100, 0.5
-"""Rows of the reference, and the share of them, between which a segment is bet on."""
+FEWEST_SEGMENT_ROWS = 100
+"""Rows of the reference with fewer of which a segment is not bet on; nor is one above ``segments.LARGEST_SHARE``."""
 RIDGE = 1.0
 """How much the distance from it counts: as about four rows at a confidence of a half."""
 
@@ -101,7 +102,7 @@ def error_reference(
             float(upper_end(errors[members].sum(), float(members.sum()), SEGMENT_CERTAINTY)), float(members.mean())
         )
         for name, members in (memberships or {}).items()
-        if FEWEST_SEGMENT_ROWS <= members.sum() <= LARGEST_SEGMENT * len(errors)
+        if FEWEST_SEGMENT_ROWS <= members.sum() <= LARGEST_SHARE * len(errors)
     }
     return ErrorReference(curve, np.asarray(np.linalg.inv(information)), all_errors, segments)
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
-from model_repo.pipeline.dataset import read_utterances, to_tensors
-from model_repo.pipeline.network import Checkpoint, load_checkpoint, save_checkpoint
-from model_repo.pipeline.train import predict, quick_figures, save_outputs
+from model_repo.pipeline.dataset import read_utterances
+from model_repo.pipeline.network import Checkpoint, load_checkpoint
+from model_repo.pipeline.train import load_outputs, quick_figures, save_run
 
 
 class CannotAverage(ValueError):
@@ -37,15 +36,9 @@ def average(runs: Sequence[Path], data: Path, out: Path) -> Path:
     network.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
 
     out.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(out / "checkpoint", network, checkpoints[0].tokenizer_file, taxonomy)
-    tokenizer = Tokenizer.from_file(str(checkpoints[0].tokenizer_file))
-    figures: dict[str, float] = {}
-    for part in ("validation", "test"):
-        utterances = read_utterances(data / f"{part}.jsonl")
-        outputs = predict(network, to_tensors(utterances, tokenizer, taxonomy))
-        save_outputs(out / f"outputs_{part}.npz", outputs)
-        if part == "validation":
-            figures = quick_figures(outputs, utterances, taxonomy)
+    save_run(out, network, checkpoints[0].tokenizer_file, taxonomy, data)
+    held_out = read_utterances(data / "validation.jsonl")
+    figures = quick_figures(load_outputs(out / "outputs_validation.npz"), held_out, taxonomy)
     epochs = [{"seed": record["seed"], **epoch} for record in records for epoch in record["epochs"]]
     record = {
         **records[0],

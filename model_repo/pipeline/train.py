@@ -56,21 +56,27 @@ def train(
         print(f"vocabulary: {n_pieces} unused rows given to Japanese word pieces")
     tokenizer = _plain_tokenizer(tokenizer_file)
     network = RouterNetwork(encoder, len(taxonomy.intents), preset.train.dropout)
-    held_out = {name: read_utterances(data / f"{name}.jsonl") for name in ("validation", "test")}
-    tensors = to_tensors(utterances, tokenizer, taxonomy)
-    validation = to_tensors(held_out["validation"], tokenizer, taxonomy)
+    held_out = read_utterances(data / "validation.jsonl")
+    tensors, validation = (to_tensors(rows, tokenizer, taxonomy) for rows in (utterances, held_out))
 
     epochs = preset.train.epochs if stop_after is None else min(stop_after, preset.train.epochs)
-    history = _fit(network, tensors, validation, held_out["validation"], out, taxonomy, preset, seed, epochs)
+    history = _fit(network, tensors, validation, held_out, out, taxonomy, preset, seed, epochs)
     if len(history) < preset.train.epochs:
         return None
 
-    save_checkpoint(out / "checkpoint", network, tokenizer_file, taxonomy)
-    save_outputs(out / "outputs_validation.npz", predict(network, validation))
-    save_outputs(out / "outputs_test.npz", predict(network, to_tensors(held_out["test"], tokenizer, taxonomy)))
+    save_run(out, network, tokenizer_file, taxonomy, data)
     _write_record(out / "train.json", data, preset, seed, len(utterances), history)
     (out / STATE).unlink(missing_ok=True)
     return out / "checkpoint"
+
+
+def save_run(out: Path, network: RouterNetwork, tokenizer_file: Path, taxonomy: Taxonomy, data: Path) -> None:
+    """The checkpoint, and what it says of the parts of ``data`` that it was not trained on."""
+    save_checkpoint(out / "checkpoint", network, tokenizer_file, taxonomy)
+    tokenizer = _plain_tokenizer(tokenizer_file)
+    for part in ("validation", "test"):
+        tensors = to_tensors(read_utterances(data / f"{part}.jsonl"), tokenizer, taxonomy)
+        save_outputs(out / f"outputs_{part}.npz", predict(network, tensors))
 
 
 def predict(network: RouterNetwork, tensors: TensorDataset, batch_size: int = 64) -> ModelOutputs:

@@ -14,17 +14,10 @@ from model_repo.contract.events import SQLITE_SCHEMA
 from monitoring.drawn_streams import Change, DrawnStream
 from tests.monitoring.drawn_log import make_repository, write
 from tests.monitoring.event_logs import WrittenLog, prediction
-from tests.monitoring.sidecar_running import PATIENCE_S, SidecarProcess, sidecar
+from tests.monitoring.sidecar_running import PATIENCE_S, SMALL, SidecarProcess, sidecar
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "MONITOR_PIN_PREDICTIONS": "1000",
-    "MONITOR_PIN_LABELLED": "1000",
-    "MONITOR_WINDOW_PREDICTIONS": "1000",
-    "MONITOR_WINDOW_LABELLED": "500",
-}
-"""So that an incident takes few events."""
 FALLS = Change(lost_accuracy=0.3)
 MOST_GROWN_MIB = 120.0
 """By how much reading a hundred thousand events may make the process grow: windows, embeddings, the state's cache."""

@@ -15,20 +15,13 @@ import pytest
 from monitoring.drawn_streams import QUIET, Change, DrawnStream
 from tests.monitoring.drawn_log import make_repository, write
 from tests.monitoring.event_logs import WrittenLog
-from tests.monitoring.sidecar_running import PATIENCE_S, SidecarProcess, sidecar
+from tests.monitoring.sidecar_running import PATIENCE_S, SMALL, SidecarProcess, sidecar
 from tests.monitoring.webhook_receiver import HANGS, SECRET, Receiver, WebhookServer
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "MONITOR_PIN_PREDICTIONS": "1000",
-    "MONITOR_PIN_LABELLED": "1000",
-    "MONITOR_WINDOW_PREDICTIONS": "1000",
-    "MONITOR_WINDOW_LABELLED": "500",
-    "MONITOR_ALERT_BEGIN_AFTER": "1",
-    "MONITOR_OUTBOX_FIRST_WAIT_SECONDS": "0.1",
-}
-"""So that an incident takes few events, and another try no long wait."""
+QUICK = {**SMALL, "MONITOR_ALERT_BEGIN_AFTER": "1", "MONITOR_OUTBOX_FIRST_WAIT_SECONDS": "0.1"}
+"""And another try takes no long wait."""
 FALLS = Change(lost_accuracy=0.3)
 QUIET_EVENTS, PIECE, MOST_PIECES = 1000, 250, 12
 
@@ -60,7 +53,7 @@ def traffic(tmp_path: Path) -> Iterator[Traffic]:
 def watching(folder: Path, url: str, **settings: str) -> AbstractContextManager[SidecarProcess]:
     """``python -m monitoring`` whose retrain requests go to a URL."""
     webhook = {"MONITOR_HOOK": "webhook", "MONITOR_HOOK_URL": url, "MONITOR_HOOK_SECRET": SECRET}
-    return sidecar(folder, **SMALL, **webhook, **settings)
+    return sidecar(folder, **QUICK, **webhook, **settings)
 
 
 def lead_into_incident(running: SidecarProcess, traffic: Traffic, server: WebhookServer) -> None:

@@ -15,6 +15,13 @@ import httpx
 
 from tests.service.running import ROOT, free_port
 
+SMALL = {
+    "MONITOR_PIN_PREDICTIONS": "1000",
+    "MONITOR_PIN_LABELLED": "1000",
+    "MONITOR_WINDOW_PREDICTIONS": "1000",
+    "MONITOR_WINDOW_LABELLED": "500",
+}
+"""So that an incident takes few events."""
 PATIENCE_S = 120.0
 """How long a test waits for what must happen; what happens sooner is not waited for."""
 

@@ -7,40 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from model_repo.pipeline.average import CannotAverage, average
-from model_repo.pipeline.dataset import write_utterances
-from model_repo.pipeline.losses import LossWeights
+from model_repo.pipeline.dataset import read_utterances, to_tensors
 from model_repo.pipeline.network import load_checkpoint
-from model_repo.pipeline.settings import Preset, TrainSettings
-from model_repo.pipeline.train import load_outputs, train
-from tests.model_repo.pipeline.tiny import TAXONOMY, utterances, write_base
+from model_repo.pipeline.settings import Preset
+from model_repo.pipeline.train import load_outputs, predict, train
+from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
 
 
 @pytest.fixture(name="data", scope="module")
 def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for name, n, offset in (("train", 160, 0), ("validation", 40, 160), ("test", 40, 200)):
-        write_utterances(folder / f"{name}.jsonl", utterances(n, offset))
-    return folder
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(name="preset", scope="module")
 def _preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
-    settings = TrainSettings(
-        base=str(write_base(tmp_path_factory.mktemp("base"))),
-        epochs=3,
-        batch_size=8,
-        seeds=(1, 2),
-        head_learning_rate=1e-2,
-        encoder_learning_rate=1e-2,
-        layer_decay=0.9,
-        warmup=0.1,
-        weight_decay=0.0,
-        dropout=0.1,
-        japanese_word_pieces=False,
-    )
-    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85))
+    """From a base whose tokenizer pads, as the embedded one does."""
+    base = write_base(tmp_path_factory.mktemp("base"))
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(base / "tokenizer.json"))
+    return tiny_preset(base, epochs=3, seeds=(1, 2))
 
 
 @pytest.fixture(name="runs", scope="module")
@@ -69,6 +58,15 @@ def test_averaged_run_has_the_mean_of_the_weights_and_reads_like_a_run(
     ones, means = (load_outputs(folder / "outputs_test.npz").logits for folder in (runs[0], tmp_path / "mean"))
     assert means.shape == ones.shape
     assert not np.allclose(means, ones)
+
+
+def test_outputs_are_of_the_messages_and_not_of_their_padding(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    """The same as the new network says of the bare tokens."""
+    network = load_checkpoint(average(runs, data, tmp_path / "mean")).network
+    tokenizer = Tokenizer.from_file(str(tmp_path / "mean" / "checkpoint" / "tokenizer.json"))
+    tokenizer.no_padding()
+    bare = predict(network, to_tensors(read_utterances(data / "test.jsonl"), tokenizer, TAXONOMY))
+    np.testing.assert_allclose(load_outputs(tmp_path / "mean" / "outputs_test.npz").logits, bare.logits, atol=1e-5)
 
 
 def test_runs_begin_alike_whatever_their_seed(data: Path, preset: Preset, tmp_path: Path) -> None:

@@ -8,37 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from model_repo.pipeline.dataset import write_utterances
-from model_repo.pipeline.losses import LossWeights
 from model_repo.pipeline.network import load_checkpoint
-from model_repo.pipeline.settings import BadPreset, Preset, TrainSettings, read_preset
+from model_repo.pipeline.settings import BadPreset, Preset, read_preset
 from model_repo.pipeline.train import load_outputs, train
-from tests.model_repo.pipeline.tiny import TAXONOMY, utterances, write_base
+from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
 
 
 @pytest.fixture(name="data")
 def _data(tmp_path: Path) -> Path:
-    for name, n, offset in (("train", 160, 0), ("validation", 40, 160), ("test", 40, 200)):
-        write_utterances(tmp_path / f"{name}.jsonl", utterances(n, offset))
-    return tmp_path
+    return write_data(tmp_path)
 
 
 @pytest.fixture(name="preset")
 def _preset(tmp_path: Path) -> Preset:
-    settings = TrainSettings(
-        base=str(write_base(tmp_path / "base")),
-        epochs=4,
-        batch_size=8,
-        seeds=(1,),
-        head_learning_rate=1e-2,
-        encoder_learning_rate=1e-2,
-        layer_decay=0.9,
-        warmup=0.1,
-        weight_decay=0.0,
-        dropout=0.1,
-        japanese_word_pieces=False,
-    )
-    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85))
+    return tiny_preset(write_base(tmp_path / "base"), epochs=4)
 
 
 def test_network_learns_and_writes_what_later_stages_read(data: Path, preset: Preset, tmp_path: Path) -> None:

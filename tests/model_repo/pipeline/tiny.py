@@ -7,6 +7,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import DistilBertConfig, DistilBertModel
 
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
+from model_repo.pipeline.dataset import write_utterances
+from model_repo.pipeline.losses import LossWeights
+from model_repo.pipeline.settings import Preset, TrainSettings
 
 TAXONOMY = Taxonomy(("refund", "delivery", "greeting"), frozenset({"refund"}))
 _WORDS = {
@@ -33,6 +36,31 @@ def write_base(folder: Path) -> Path:
     tokenizer.post_processor = processors.BertProcessing(sep, cls)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def write_data(folder: Path) -> Path:
+    """A labelled set of 160, 40 and 40 utterances."""
+    for name, n, offset in (("train", 160, 0), ("validation", 40, 160), ("test", 40, 200)):
+        write_utterances(folder / f"{name}.jsonl", utterances(n, offset))
+    return folder
+
+
+def tiny_preset(base: Path, epochs: int, seeds: tuple[int, ...] = (1,)) -> Preset:
+    """What learns such utterances in a few epochs."""
+    settings = TrainSettings(
+        base=str(base),
+        epochs=epochs,
+        batch_size=8,
+        seeds=seeds,
+        head_learning_rate=1e-2,
+        encoder_learning_rate=1e-2,
+        layer_decay=0.9,
+        warmup=0.1,
+        weight_decay=0.0,
+        dropout=0.1,
+        japanese_word_pieces=False,
+    )
+    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85))
 
 
 def utterances(n: int, offset: int = 0) -> list[LabelledUtterance]:
