@@ -2,11 +2,13 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model_repo.__main__ import main as pipeline
 from model_repo.store import Store
+from monitoring import hooks
 from monitoring.app import actions_of, build, check_actions, default_command, hook_of
 from monitoring.errors import BadHook
 from monitoring.failure_tree import load
@@ -17,6 +19,7 @@ from monitoring.snapshot import Snapshot
 from monitoring.state_file import StateFile
 from monitoring.telemetry import Telemetry
 from tests.monitoring.event_logs import KEY
+from tests.monitoring.labelled_windows import request_of
 
 
 def settings(folder: Path, **changes: object) -> MonitorSettings:
@@ -56,6 +59,25 @@ def test_hooks_are_what_the_settings_name(tmp_path: Path) -> None:
     if importlib.util.find_spec("boto3") is None:
         with pytest.raises(BadHook, match="boto3"):
             hook_of(settings(tmp_path, hook="sagemaker", sagemaker_pipeline="router", sagemaker_region="eu-west-1"))
+
+
+def test_sagemaker_pipeline_is_given_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the variable to the call of boto3's client, which alone is a double."""
+    calls: list[dict[str, Any]] = []
+
+    class Client:
+        def start_pipeline_execution(self, **call: Any) -> dict[str, str]:
+            calls.append(call)
+            return {"PipelineExecutionArn": "arn:aws:sagemaker:eu-west-1:1:pipeline/router/execution/1"}
+
+    monkeypatch.setattr(hooks, "_boto3_client", lambda region, timeout_s: Client())
+    parameters = '{"Labels": "{production_labels}", "Reason": "accuracy"}'
+    where = {"sagemaker_pipeline": "router", "sagemaker_region": "eu-west-1", "sagemaker_parameters": parameters}
+    hook = hook_of(settings(tmp_path, hook="sagemaker", **where))
+    assert hook.send(request_of("retrain"), {"production_labels": "labels.jsonl"}).outcome == "done"
+    [call] = calls
+    wanted = [{"Name": "Labels", "Value": "labels.jsonl"}, {"Name": "Reason", "Value": "accuracy"}]
+    assert (call["PipelineName"], call["PipelineParameters"]) == ("router", wanted)
 
 
 def test_the_default_command_is_one_that_the_pipeline_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
