@@ -6,6 +6,7 @@ The offline pipeline: a folder in, a folder out.
     python -m model_repo data --out DIR                  one labelled set
     python -m model_repo train --data DIR --out DIR      a checkpoint
     python -m model_repo average --runs DIR DIR ... --data DIR --out DIR    the mean of several runs' weights
+    python -m model_repo quantise --run DIR --data DIR --out DIR    a run trained on in 8 bits
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
     python -m model_repo benchmark clinc150 --out DIR    the same on a public set
     python -m model_repo promote 2 --reason "..."        what serves
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _data_parser(stages.add_parser("data", help="one labelled set in the record format"))
     _train_parser(stages.add_parser("train", help="train one network"))
     _average_parser(stages.add_parser("average", help="the mean of several runs' weights, as one run"))
+    _quantise_parser(stages.add_parser("quantise", help="train a run on in 8 bits"))
     _version_parser(stages.add_parser("version", help="calibrate, export, evaluate; add to the repository"))
     _run_parser(stages.add_parser("run", help="every stage"))
     _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
@@ -77,6 +79,14 @@ def _average_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that they were trained on")
     parser.add_argument("--out", type=Path, required=True)
     parser.set_defaults(call=_average)
+
+
+def _quantise_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="folder that the train or average stage wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that it was trained on")
+    parser.add_argument("--out", type=Path, required=True)
+    _add_preset(parser)
+    parser.set_defaults(call=_quantise)
 
 
 def _version_parser(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +227,16 @@ def _average(args: argparse.Namespace) -> None:
     try:
         average(args.runs, args.data, args.out)
     except CannotAverage as refused:
+        raise SystemExit(str(refused)) from None
+
+
+def _quantise(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.quantise import CannotQuantise, quantise
+    from model_repo.pipeline.settings import read_preset
+
+    try:
+        quantise(args.run, args.data, args.out, read_preset(args.preset))
+    except CannotQuantise as refused:
         raise SystemExit(str(refused)) from None
 
 

@@ -12,6 +12,8 @@ from model_repo.contract.labels import Taxonomy
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.export import ExportReport, export
 from model_repo.pipeline.network import RouterNetwork, save_checkpoint
+from model_repo.pipeline.quantise import measured_steps
+from model_repo.pipeline.quantised import quantise_layers
 
 TAXONOMY = Taxonomy(("order_tracking", "refund", "greeting"), frozenset({"refund"}))
 POLICY = Policy("1", 1, 1.0, (0.4, 0.4, 0.4), 1.0, 0.0, 0.5, 0.95)
@@ -27,10 +29,11 @@ MAX_TOKENS = 48
 
 
 @cache
-def tiny_artefact() -> tuple[Path, Path, ExportReport]:
+def tiny_artefact(is_quantised: bool = False) -> tuple[Path, Path, ExportReport]:
     """(checkpoint folder, artefact folder, report); random weights, so decisions mean nothing but are all different."""
     folder = Path(mkdtemp(prefix="tiny-artefact-"))
-    save_checkpoint(folder / "checkpoint", tiny_network(), _tokenizer_file(folder), TAXONOMY)
+    network = quantised_network() if is_quantised else tiny_network()
+    save_checkpoint(folder / "checkpoint", network, _tokenizer_file(folder), TAXONOMY)
     report = export(folder / "checkpoint", folder / "artefact", TEXTS, POLICY, max_tokens=MAX_TOKENS)
     return folder / "checkpoint", folder / "artefact", report
 
@@ -44,6 +47,14 @@ def tiny_network(seed: int = 7) -> RouterNetwork:
     network = RouterNetwork(DistilBertModel(config), len(TAXONOMY.intents)).eval()
     for head in (network.classifier, network.age):
         torch.nn.init.normal_(head.weight, std=0.7)
+    return network
+
+
+def quantised_network() -> RouterNetwork:
+    """The same, whose blocks round to steps that were measured on a few utterances."""
+    network = tiny_network()
+    utterances = [[2, *range(start, start + 12), 3] for start in range(4, 100, 8)]
+    quantise_layers(network, measured_steps(network, utterances))
     return network
 
 

@@ -25,6 +25,8 @@ Training:
 
 - ``train``: one network from one seed
 - ``average``: several of them, their weights averaged
+- ``quantise``: one trained on in 8 bits
+- ``quantised``: layers that round as an 8-bit engine does
 - ``base_model``: the checkpoint it starts from
 - ``vocabulary``: Japanese word pieces for an English vocabulary
 - ``network``: encoder and heads

@@ -55,6 +55,8 @@ def _check_alike(records: Sequence[dict[str, Any]], checkpoints: Sequence[Checkp
     for key in ("preset", "data_sha256"):
         if any(record[key] != records[0][key] for record in records):
             raise CannotAverage(f"the runs differ in their {key}")
+    if any("quantised" in record for record in records):
+        raise CannotAverage("runs are averaged first and quantised then: steps have no mean")
     files = {checkpoint.tokenizer_file.read_bytes() for checkpoint in checkpoints}
     if len(files) > 1 or any(checkpoint.taxonomy != checkpoints[0].taxonomy for checkpoint in checkpoints):
         raise CannotAverage("the runs differ in their tokenizer or taxonomy")

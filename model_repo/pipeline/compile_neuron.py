@@ -98,6 +98,7 @@ def compile_programs(
     from model_repo.pipeline.export import run_network
     from model_repo.pipeline.network import load_checkpoint
     from model_repo.pipeline.packed import PackedRouter
+    from model_repo.pipeline.quantised import PlainRounding
 
     if settings.out.exists():
         raise FileExistsError(f"{settings.out} exists and is not overwritten")
@@ -112,7 +113,7 @@ def compile_programs(
     with TemporaryDirectory(prefix=".compiling-", dir=settings.out.parent) as made:
         folder = Path(made) / "programs"
         folder.mkdir()
-        graph = PackedRouter(network, spec.slots).eval()
+        graph = PackedRouter(network, spec.slots, PlainRounding).eval()
         programs = [
             _compile(graph, size, example_row(golden, spec.slots, size), settings, stack, folder)
             for size in settings.sizes

@@ -1,8 +1,9 @@
 """
 Turn a trained checkpoint into what serves: ``python -m model_repo export``.
 
-Writes model.onnx (the packed graph), tokenizer.json (no padding, cut at the limit) and engine.json, then reads them
-back and compares decisions with the trained network. The same file serves ONNX Runtime and OpenVINO.
+Writes model.onnx (the packed graph, in fp32, or in int8 where the network was trained to round), tokenizer.json (no
+padding, cut at the limit) and engine.json, then reads them back and compares decisions with the trained network. The
+same file serves ONNX Runtime and OpenVINO.
 """
 
 import itertools
@@ -32,6 +33,7 @@ from model_repo.contract.packing import pack, rows
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.packed import PackedRouter
+from model_repo.pipeline.quantised import steps_of, weight_scales
 
 OPSET = 17
 """The first with LayerNormalization as one operator, which both engines compute in fp32."""
@@ -82,7 +84,8 @@ def export(
     Raises ParityLost when fewer than ``min_decisions_equal`` of the decisions are equal; 0 only reports.
     """
     trained = load_checkpoint(checkpoint)
-    spec = EngineSpec("fp32", SLOTS, max_tokens, max(MAX_ROW_TOKENS, max_tokens))
+    precision = "int8" if steps_of(trained.network) else "fp32"
+    spec = EngineSpec(precision, SLOTS, max_tokens, max(MAX_ROW_TOKENS, max_tokens))
     out.mkdir(parents=True, exist_ok=True)
     write_graph(trained.network, spec, out / MODEL_FILE)
     store_in_half_precision(out / MODEL_FILE)
@@ -90,9 +93,8 @@ def export(
     (out / ENGINE_FILE).write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
 
     utterances = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    report = compare(
-        run_network(trained.network, utterances), run_artefact(out, spec, utterances), policy, out / MODEL_FILE
-    )
+    trained_outputs, served_outputs = run_network(trained.network, utterances), run_artefact(out, spec, utterances)
+    report = compare(trained_outputs, served_outputs, policy, out / MODEL_FILE, precision=precision)
     if report.decisions_equal < min_decisions_equal:
         raise ParityLost(
             f"{report.decisions_equal:.2%} of {report.n_texts} decisions are equal, at least "
@@ -102,7 +104,7 @@ def export(
 
 
 def write_graph(network: RouterNetwork, spec: EngineSpec, file: Path) -> None:
-    """The packed graph in fp32, of any number of tokens."""
+    """The packed graph, of any number of tokens; layers that round are stored in 8 bits, all else is fp32."""
     packed = PackedRouter(network, spec.slots).eval()
     row = pack([[1, 2, 3], [4, 5]], spec.slots, size=8)
     with warnings.catch_warnings(), torch.inference_mode():
@@ -118,6 +120,39 @@ def write_graph(network: RouterNetwork, spec: EngineSpec, file: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+    store_in_eight_bits(file)
+
+
+def store_in_eight_bits(file: Path) -> None:
+    """
+    Store the weights that rounded inputs are multiplied by as integers, with a step size for each output.
+
+    Both engines multiply integers where both sides of a product come straight from a DequantizeLinear. Weights lie on
+    their steps already (``PackedRouter``), so that nothing is lost.
+    """
+    model = onnx.load(file)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    rounded = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[0] in rounded:
+            name = node.input[1]
+            tensor = weights[name]
+            weight = numpy_helper.to_array(tensor)
+            scales = weight_scales(torch.from_numpy(weight.T.copy())).numpy()
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(weight / scales).astype(np.int8), name))
+            model.graph.initializer.append(numpy_helper.from_array(scales, f"{name}.scales"))
+            model.graph.initializer.append(
+                numpy_helper.from_array(np.zeros_like(scales, dtype=np.int8), f"{name}.zeros")
+            )
+            parts = [name, f"{name}.scales", f"{name}.zeros"]
+            nodes.append(onnx.helper.make_node("DequantizeLinear", parts, [f"{name}.values"], axis=1))
+            node.input[1] = f"{name}.values"
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
 
 
 def store_in_half_precision(file: Path) -> None:
@@ -202,7 +237,9 @@ def run_artefact(folder: Path, spec: EngineSpec, utterances: Utterances) -> Mode
     return concatenate(parts)
 
 
-def compare(trained: ModelOutputs, served: ModelOutputs, policy: Policy, model_file: Path) -> ExportReport:
+def compare(
+    trained: ModelOutputs, served: ModelOutputs, policy: Policy, model_file: Path, *, precision: str
+) -> ExportReport:
     """Decisions and probabilities of the same utterances by both."""
     before, after = decide(trained, policy), decide(served, policy)
     equal = (
@@ -217,5 +254,5 @@ def compare(trained: ModelOutputs, served: ModelOutputs, policy: Policy, model_f
         max_logit_difference=float(np.abs(trained.logits - served.logits).max()),
         max_probability_difference=float(np.abs(before.probabilities - after.probabilities).max()),
         model_mib=model_file.stat().st_size / 2**20,
-        precision="fp32",
+        precision=precision,
     )

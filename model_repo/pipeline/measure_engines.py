@@ -7,6 +7,7 @@ Which engine and precision serve best here: speed and decisions, side by side.
 the static precisions, the others are measured. Prints a table: milliseconds an utterance for calls of 1, 4 and 16
 utterances of mixed length, on one thread, on two, and by two callers of one thread each; the median over repeats
 that take turns, so that a slow minute hits every engine alike; and the share of decisions equal to the trained network.
+A network that was trained in 8 bits has that precision alone.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from model_repo.contract.packing import pack, rows
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.export import MAX_ROW_TOKENS, SLOTS, compare, run_network, write_graph, write_tokenizer
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
+from model_repo.pipeline.quantised import steps_of
 
 Utterances = Sequence[Sequence[int]]
 Run = Callable[[Utterances], ModelOutputs]
@@ -59,8 +61,18 @@ class Variant:
 
 def variants(network: RouterNetwork, calibration: Utterances, folder: Path) -> list[Variant]:
     """Write every graph into ``folder``; the caller keeps the folder while the variants are open."""
-    spec = EngineSpec("fp32", SLOTS, 128, MAX_ROW_TOKENS)
     packed, padded = folder / "packed.onnx", folder / "padded.onnx"
+    if steps_of(network):
+        spec = EngineSpec("int8", SLOTS, 128, MAX_ROW_TOKENS)
+        write_graph(network, spec, packed)
+        return [
+            Variant("onnxruntime int8 trained packed", lambda threads, _: _open_onnx(packed, spec, threads)),
+            Variant(
+                "openvino int8 trained packed",
+                lambda threads, calls: _open_openvino(packed, spec, "f32", threads, calls),
+            ),
+        ]
+    spec = EngineSpec("fp32", SLOTS, 128, MAX_ROW_TOKENS)
     write_graph(network, spec, packed)
     _write_padded(network, padded)
     dynamic, static = _quantise_onnx(packed, spec, calibration)
@@ -249,7 +261,7 @@ def main() -> None:
         for variant in chosen:
             run = variant.open(1, 1)
             served = concatenate([run(measured[start : start + 16]) for start in range(0, len(measured), 16)])
-            report = compare(reference, served, policy, Path(folder) / "packed.onnx")
+            report = compare(reference, served, policy, Path(folder) / "packed.onnx", precision=variant.name)
             print(f"{variant.name:32} decisions equal {report.decisions_equal:.2%} of {report.n_texts}")
         medians = speed_table(chosen, measured, given.repeats)
     for layout in LAYOUTS:

@@ -1,7 +1,7 @@
 """DistilBERT with mean pooling, a softmax head over the taxonomy and an age-sensitivity head, all in one pass."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import DistilBertModel
 
 from model_repo.contract.labels import Taxonomy
+from model_repo.pipeline.quantised import InputSteps, quantise_layers, steps_of
 
 
 class RouterNetwork(nn.Module):
@@ -45,13 +46,15 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, network: RouterNetwork, tokenizer_file: Path, taxonomy: Taxonomy) -> None:
-    """Write encoder/, heads.safetensors, tokenizer.json and taxonomy.json; no pickle."""
+    """Write encoder/, heads.safetensors, tokenizer.json, taxonomy.json and the steps of what rounds; no pickle."""
     folder.mkdir(parents=True, exist_ok=True)
     network.encoder.save_pretrained(folder / "encoder")
     heads = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith("encoder.")}
     save_file(heads, folder / "heads.safetensors")
     (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     (folder / "taxonomy.json").write_text(json.dumps(taxonomy.to_json(), indent=2) + "\n", encoding="utf-8")
+    steps = {name: asdict(of_inputs) for name, of_inputs in steps_of(network).items()}
+    (folder / "steps.json").write_text(json.dumps(steps, indent=2) + "\n", encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -60,4 +63,6 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     encoder = DistilBertModel.from_pretrained(folder / "encoder")
     network = RouterNetwork(encoder, len(taxonomy.intents))
     network.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+    steps = json.loads((folder / "steps.json").read_text(encoding="utf-8"))
+    quantise_layers(network, {name: InputSteps(**of_inputs) for name, of_inputs in steps.items()})
     return Checkpoint(network.eval(), folder / "tokenizer.json", taxonomy)

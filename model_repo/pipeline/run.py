@@ -1,9 +1,9 @@
 """
 The whole pipeline: ``python -m model_repo run --preset default --out runs/default``.
 
-data -> train (one run a seed) -> calibrate -> export -> evaluate -> a version in the model repository. With several
-seeds the mean of their weights is a candidate beside them, the version is the candidate with the best validation
-accuracy, and the test figures of each, and their spread over the seeds, are written to seeds.json.
+data -> train (one run a seed) -> quantise -> calibrate -> export -> evaluate -> a version in the model repository. With
+several seeds the mean of their weights is a candidate beside them, and the candidate with the best validation accuracy
+goes on to be the version. The test figures of each, and their spread over the seeds, are written to seeds.json.
 """
 
 import json
@@ -19,6 +19,7 @@ from model_repo.pipeline import calibrate
 from model_repo.pipeline.average import average
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.measures import judge, measures
+from model_repo.pipeline.quantise import quantise
 from model_repo.pipeline.settings import Preset
 from model_repo.pipeline.train import load_outputs, train
 from model_repo.pipeline.version import VersionSettings, make_version
@@ -26,6 +27,8 @@ from model_repo.store import Store
 
 AVERAGED = "averaged"
 """Run folder of the mean of the seeds' weights."""
+QUANTISED = "quantised"
+"""Run folder of the best of them, trained on in 8 bits."""
 SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "served.accuracy")
 """Figures whose spread over the seeds is reported."""
 
@@ -51,11 +54,16 @@ def run(
     spread = seed_spread(runs, data, taxonomy)
     if len(runs) > 1:
         spread[AVERAGED] = _figures(out / AVERAGED, *_held_out(data), taxonomy)
+    made_by = f"made by preset {preset.name}, {best.name}"
+    if preset.quantise:
+        quantise(best, data, out / QUANTISED, preset)
+        best = out / QUANTISED
+        spread[QUANTISED] = _figures(best, *_held_out(data), taxonomy)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
     settings = VersionSettings(min_decisions_equal=0.995, seed=seeds[0], commands=(command,))
     store.root.mkdir(parents=True, exist_ok=True)
     manifest, policy = make_version(best, data, out / "version", store, taxonomy, settings)
-    store.promote(manifest.version, policy.revision, f"made by preset {preset.name}, {best.name}")
+    store.promote(manifest.version, policy.revision, made_by)
     return manifest.version
 
 

@@ -33,12 +33,23 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class QuantiseSettings:
+    """How a trained network is trained on in 8 bits: in place of the settings of the same names."""
+
+    epochs: int
+    head_learning_rate: float
+    encoder_learning_rate: float
+
+
+@dataclass(frozen=True)
 class Preset:
     """One preset file."""
 
     name: str
     train: TrainSettings
     loss: LossWeights
+    quantise: QuantiseSettings | None
+    """Without it the version computes in fp32."""
 
 
 def read_preset(name: str) -> Preset:
@@ -52,6 +63,7 @@ def read_preset(name: str) -> Preset:
         name=file.stem,
         train=_read(TrainSettings, data.get("train", {}), f"{file.stem}: [train]"),
         loss=_read(LossWeights, data.get("loss", {}), f"{file.stem}: [loss]"),
+        quantise=_read(QuantiseSettings, data["quantise"], f"{file.stem}: [quantise]") if "quantise" in data else None,
     )
 
 

@@ -54,13 +54,13 @@ def train(
         n_pieces = add_word_pieces(encoder, tokenizer_file, [u.text for u in utterances], out / "tokenizer.json")
         tokenizer_file = out / "tokenizer.json"
         print(f"vocabulary: {n_pieces} unused rows given to Japanese word pieces")
-    tokenizer = _plain_tokenizer(tokenizer_file)
+    tokenizer = plain_tokenizer(tokenizer_file)
     network = RouterNetwork(encoder, len(taxonomy.intents), preset.train.dropout)
     held_out = read_utterances(data / "validation.jsonl")
     tensors, validation = (to_tensors(rows, tokenizer, taxonomy) for rows in (utterances, held_out))
 
     epochs = preset.train.epochs if stop_after is None else min(stop_after, preset.train.epochs)
-    history = _fit(network, tensors, validation, held_out, out, taxonomy, preset, seed, epochs)
+    history = fit(network, tensors, validation, held_out, out, taxonomy, preset, seed, until=epochs)
     if len(history) < preset.train.epochs:
         return None
 
@@ -73,7 +73,7 @@ def train(
 def save_run(out: Path, network: RouterNetwork, tokenizer_file: Path, taxonomy: Taxonomy, data: Path) -> None:
     """The checkpoint, and what it says of the parts of ``data`` that it was not trained on."""
     save_checkpoint(out / "checkpoint", network, tokenizer_file, taxonomy)
-    tokenizer = _plain_tokenizer(tokenizer_file)
+    tokenizer = plain_tokenizer(tokenizer_file)
     for part in ("validation", "test"):
         tensors = to_tensors(read_utterances(data / f"{part}.jsonl"), tokenizer, taxonomy)
         save_outputs(out / f"outputs_{part}.npz", predict(network, tensors))
@@ -105,7 +105,7 @@ def load_outputs(file: Path) -> ModelOutputs:
         return ModelOutputs(arrays["logits"], arrays["age_logits"], arrays["embeddings"])
 
 
-def _fit(
+def fit(
     network: RouterNetwork,
     tensors: TensorDataset,
     validation: TensorDataset,
@@ -114,8 +114,16 @@ def _fit(
     taxonomy: Taxonomy,
     preset: Preset,
     seed: int,
+    *,
     until: int,
+    choosing_from: int = 1,
 ) -> list[dict[str, float]]:
+    """
+    Train ``network`` in place up to epoch ``until`` and give the figures of every epoch; resumes what lies in ``out``.
+
+    From epoch ``choosing_from`` on (the first is 0) targets of several intents follow the network's own choice: one
+    that has learnt nothing yet has none.
+    """
     settings = preset.train
     optimizer = _optimizer(network, settings)
     steps_per_epoch = math.ceil(len(tensors) / settings.batch_size)
@@ -136,7 +144,7 @@ def _fit(
             batch = tensors.batch(rows)
             logits, age_logits, _ = network(batch.input_ids, batch.attention_mask)
             targets = batch.targets
-            if epoch > 0 and preset.loss.choice_share:
+            if epoch >= choosing_from and preset.loss.choice_share:
                 targets = concentrate(targets, logits, preset.loss.choice_share)
             loss = total_loss(logits, age_logits, targets, batch.is_ood, batch.age, preset.loss)
             loss.backward()
@@ -233,7 +241,7 @@ def _resume(file: Path, network: RouterNetwork, optimizer: AdamW) -> list[dict[s
     return history
 
 
-def _plain_tokenizer(file: Path) -> Tokenizer:
+def plain_tokenizer(file: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -19,8 +19,9 @@ def open_backend(
     The model of an artefact folder, ready to warm up, for ``workers`` threads that call it at once; each call is
     computed on ``threads`` cores.
 
-    ``auto`` takes OpenVINO in bfloat16 where the CPU has AMX tiles (measured there: 0.52 ms an utterance against
-    1.56 for ONNX Runtime in int8), and ONNX Runtime elsewhere. Naming an engine takes that one or fails.
+    ``auto`` takes OpenVINO where the CPU has AMX tiles (measured there on an fp32 artefact: 0.52 ms an utterance in
+    bfloat16 against 1.56 for ONNX Runtime in int8), and ONNX Runtime elsewhere. Naming an engine takes that one or
+    fails.
     Raises FileMissing, BadManifest, BackendFailed, or NeuronRefused with the reason.
     """
     flags = read_cpu_flags() if cpu_flags is None else cpu_flags

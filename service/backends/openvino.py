@@ -1,4 +1,4 @@
-"""OpenVINO on the packed graph, for CPUs whose matrix tiles (AMX) multiply bfloat16 faster than anything else here."""
+"""OpenVINO on the packed graph, for CPUs with matrix tiles (AMX), which multiply bfloat16 and 8-bit integers."""
 
 import threading
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ Tokens a row is padded up to. The engine plans anew for every size it has not se
 few sizes are all it ever sees, each warmed up. One graph of free size serves them: a static graph for each size
 is no faster and keeps its own copy of the weights (about 60 MB each in fp32).
 """
+_HINTS = {"bf16": "bf16", "fp32": "f32", "int8": "f32"}
+"""What the engine calls it; of an int8 artefact, the precision of all but its products."""
 
 
 class OpenVinoBackend:
@@ -28,11 +30,12 @@ class OpenVinoBackend:
 
     def __init__(self, folder: Path, precision: str = "bf16", workers: int = 1, threads: int = 1) -> None:
         """
-        ``precision`` is ``bf16`` or ``fp32``. Raises FileMissing or BadManifest for what is no artefact, BackendFailed
-        when the engine refuses the file or would compute in another precision than asked: no silent fallback.
+        ``precision`` is ``bf16`` or ``fp32``: that of an fp32 artefact; an int8 one has its own, and fp32 around its
+        integers. Raises FileMissing or BadManifest for what is no artefact, BackendFailed when the engine refuses the
+        file or would compute in another precision than asked: no silent fallback.
         """
         self.spec: EngineSpec = read_spec(folder)
-        self.precision = precision
+        self.precision = precision = "int8" if self.spec.precision == "int8" else precision
         self._sizes = tuple(size for size in ROW_SIZES if size <= self.spec.max_row_tokens)
         self._local = threading.local()
         try:
@@ -81,7 +84,7 @@ class OpenVinoBackend:
 
 def _compile(file: Path, precision: str, workers: int, threads: int) -> ov.CompiledModel:
     settings = {
-        "INFERENCE_PRECISION_HINT": {"bf16": "bf16", "fp32": "f32"}[precision],
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "NUM_STREAMS": workers,
         "INFERENCE_NUM_THREADS": workers * threads,
         # The server's threads share these cores; a pinned engine thread would wait for its own core.
@@ -93,5 +96,5 @@ def _compile(file: Path, precision: str, workers: int, threads: int) -> ov.Compi
 
 def _check_precision(compiled: ov.CompiledModel, precision: str) -> None:
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if used != {"bf16": "bf16", "fp32": "f32"}[precision]:
+    if used != _HINTS[precision]:
         raise BackendFailed(f"openvino computes in {used} on this CPU, asked for {precision}")

@@ -1,39 +1,49 @@
 """The packed graph gives each utterance what it would get alone."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from model_repo.contract.packing import pack
+from model_repo.pipeline.network import RouterNetwork
 from model_repo.pipeline.packed import PackedRouter
-from tests.tiny_artefact import tiny_network
+from model_repo.pipeline.quantised import QuantisedLinear
+from tests.tiny_artefact import quantised_network, tiny_network
 
 UTTERANCES = ([2, 10, 11, 12, 3], [2, 3], [2, 40, 3], [2, *range(20, 60), 3])
 SLOTS = 6
 
 
-def run_packed(size: int | None = None) -> tuple[Tensor, ...]:
+NETWORKS = pytest.mark.parametrize("made", [tiny_network, quantised_network])
+"""One in fp32, and one that rounds."""
+
+
+def run_packed(size: int | None = None, made: Callable[[], RouterNetwork] = tiny_network) -> tuple[Tensor, ...]:
     """All utterances in one row."""
     total = sum(map(len, UTTERANCES))
     row = pack(UTTERANCES, SLOTS, size or total)
     with torch.inference_mode():
-        outputs = PackedRouter(tiny_network(), SLOTS).eval()(*map(torch.from_numpy, row.arrays))
+        outputs = PackedRouter(made(), SLOTS).eval()(*map(torch.from_numpy, row.arrays))
     return tuple(outputs)
 
 
-def run_alone(utterance: list[int]) -> tuple[Tensor, ...]:
+def run_alone(utterance: list[int], made: Callable[[], RouterNetwork]) -> tuple[Tensor, ...]:
     """One utterance through the network as it was trained."""
     ids = torch.tensor([utterance])
     with torch.inference_mode():
-        return tuple(tiny_network()(ids, torch.ones_like(ids)))
+        return tuple(made()(ids, torch.ones_like(ids)))
 
 
+@NETWORKS
 @pytest.mark.parametrize("size", [None, 64])
-def test_packed_row_equals_one_by_one_inference(size: int | None) -> None:
+def test_packed_row_equals_one_by_one_inference(size: int | None, made: Callable[[], RouterNetwork]) -> None:
     """Logits, age logits and embeddings agree to 1e-5, with and without padding at the end of the row."""
-    packed = run_packed(size)
+    packed = run_packed(size, made)
     for slot, utterance in enumerate(UTTERANCES):
-        for together, alone in zip(packed, run_alone(utterance), strict=True):
+        for together, alone in zip(packed, run_alone(utterance, made), strict=True):
             torch.testing.assert_close(together[slot], alone[0], atol=1e-5, rtol=1e-5)
 
 
@@ -56,3 +66,13 @@ def test_a_neighbour_changes_nothing() -> None:
 def test_rows_without_an_utterance_are_finite() -> None:
     """Empty slots pool nothing and never divide by zero."""
     assert all(torch.isfinite(output).all() for output in run_packed(64))
+
+
+def test_layers_of_one_input_that_round_it_differently_are_refused() -> None:
+    """One graph node rounds for query, key and value."""
+    network = quantised_network()
+    query = network.encoder.transformer.layer[0].attention.q_lin
+    assert isinstance(query, QuantisedLinear)
+    query.rounding.steps = replace(query.rounding.steps, zero_point=query.rounding.steps.zero_point + 1)
+    with pytest.raises(ValueError, match="round it differently"):
+        PackedRouter(network, SLOTS)

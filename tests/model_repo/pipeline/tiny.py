@@ -9,7 +9,7 @@ from transformers import DistilBertConfig, DistilBertModel
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.pipeline.dataset import write_utterances
 from model_repo.pipeline.losses import LossWeights
-from model_repo.pipeline.settings import Preset, TrainSettings
+from model_repo.pipeline.settings import Preset, QuantiseSettings, TrainSettings
 
 TAXONOMY = Taxonomy(("refund", "delivery", "greeting"), frozenset({"refund"}))
 _WORDS = {
@@ -60,7 +60,7 @@ def tiny_preset(base: Path, epochs: int, seeds: tuple[int, ...] = (1,)) -> Prese
         dropout=0.1,
         japanese_word_pieces=False,
     )
-    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85))
+    return Preset("test", settings, LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, 0.85), QuantiseSettings(1, 1e-3, 1e-3))
 
 
 def utterances(n: int, offset: int = 0) -> list[LabelledUtterance]:

@@ -1,0 +1,121 @@
+"""A run is trained on in 8 bits, and is a run like any other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model_repo.contract.policy import Policy
+from model_repo.pipeline.average import CannotAverage, average
+from model_repo.pipeline.dataset import encode, read_utterances
+from model_repo.pipeline.export import export, run_network
+from model_repo.pipeline.network import load_checkpoint
+from model_repo.pipeline.quantise import CannotQuantise, measured_steps, quantise
+from model_repo.pipeline.quantised import QuantisedLinear, steps_of
+from model_repo.pipeline.settings import Preset
+from model_repo.pipeline.train import load_outputs, plain_tokenizer, train
+from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
+
+
+@pytest.fixture(name="data", scope="module")
+def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(name="preset", scope="module")
+def _preset(tmp_path_factory: pytest.TempPathFactory) -> Preset:
+    return tiny_preset(write_base(tmp_path_factory.mktemp("base")), epochs=3)
+
+
+@pytest.fixture(name="run", scope="module")
+def _run(data: Path, preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(data, folder, TAXONOMY, preset, 1)
+    return folder
+
+
+@pytest.fixture(name="quantised", scope="module")
+def _quantised(run: Path, data: Path, preset: Preset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantised")
+    quantise(run, data, folder, preset)
+    return folder
+
+
+def test_every_layer_of_the_blocks_rounds_and_the_heads_do_not(quantised: Path) -> None:
+    """Six a block; the weights moved on from those of the run."""
+    network = load_checkpoint(quantised / "checkpoint").network
+    assert len(steps_of(network)) == 6 * 2
+    assert all(name.startswith("encoder.transformer.layer.") for name in steps_of(network))
+    assert not isinstance(network.classifier, QuantisedLinear)
+
+
+def test_outputs_and_record_are_those_of_the_rounding_network(run: Path, quantised: Path, data: Path) -> None:
+    """It has learnt on, still knows what it knew, and the record says how it came about."""
+    trained = load_checkpoint(quantised / "checkpoint")
+    texts = [utterance.text for utterance in read_utterances(data / "test.jsonl")]
+    again = run_network(trained.network, encode(plain_tokenizer(trained.tokenizer_file), texts))
+    outputs, before = (load_outputs(folder / "outputs_test.npz").logits for folder in (quantised, run))
+    np.testing.assert_allclose(outputs, again.logits, atol=1e-4)
+    assert not np.allclose(outputs, before, atol=1e-2)
+    record = json.loads((quantised / "train.json").read_text())
+    assert record["quantised"] == {"epochs": 1, "head_learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 1]
+    assert record["epochs"][-1]["top1"] > 0.7
+
+
+def test_export_is_in_eight_bits_and_decides_as_it_was_trained(quantised: Path, data: Path, tmp_path: Path) -> None:
+    """Nothing is rounded that training had not rounded."""
+    policy = Policy("1", 1, 1.0, (0.4, 0.4, 0.4), 1.0, 0.0, 0.5, 0.95)
+    texts = [utterance.text for utterance in read_utterances(data / "test.jsonl")]
+    report = export(quantised / "checkpoint", tmp_path / "artefact", texts, policy, max_tokens=32)
+    assert (report.precision, report.decisions_equal) == ("int8", 1.0)
+    assert report.max_logit_difference < 0.02
+
+
+def test_steps_cover_what_the_layers_are_given_and_not_the_padding(run: Path) -> None:
+    """More text can only widen them."""
+    network = load_checkpoint(run / "checkpoint").network
+    few, more = measured_steps(network, [[5, 9, 6]]), measured_steps(network, [[5, 9, 6], [5, 10, 11, 12, 6]])
+    assert few.keys() == more.keys()
+    assert all(few[name].scale <= more[name].scale + 1e-9 for name in few)
+    assert any(few[name] != more[name] for name in few)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+def test_interrupted_run_goes_on_to_the_same_end(run: Path, data: Path, preset: Preset, tmp_path: Path) -> None:
+    """Killed after the first of two epochs, it ends where an uninterrupted one does."""
+    assert preset.quantise is not None
+    two = replace(preset, quantise=replace(preset.quantise, epochs=2))
+    whole = quantise(run, data, tmp_path / "whole", two)
+
+    from model_repo.pipeline import quantise as stage
+
+    class Killed(RuntimeError):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "save_run", killed)
+        with pytest.raises(Killed):
+            quantise(run, data, tmp_path / "again", two)
+    resumed = quantise(run, data, tmp_path / "again", two)
+    first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole, resumed))
+    for name, weight in first.items():
+        np.testing.assert_allclose(weight.numpy(), second[name].numpy(), atol=1e-6)
+
+
+def test_what_cannot_be_quantised_is_refused(
+    run: Path, quantised: Path, data: Path, preset: Preset, tmp_path: Path
+) -> None:
+    """Twice, without settings, or averaged afterwards."""
+    with pytest.raises(CannotQuantise, match="rounds already"):
+        quantise(quantised, data, tmp_path / "out", preset)
+    with pytest.raises(CannotQuantise, match=r"preset test has no \[quantise\]"):
+        quantise(run, data, tmp_path / "out", replace(preset, quantise=None))
+    with pytest.raises(CannotAverage, match="averaged first and quantised then"):
+        average([quantised, quantised], data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,97 @@
+"""Layers that round: to which steps, and with which gradient."""
+
+import pytest
+import torch
+from torch import nn
+
+from model_repo.pipeline.quantised import (
+    INPUT_STEPS,
+    WEIGHT_STEPS,
+    InputSteps,
+    PlainRounding,
+    QuantisedLinear,
+    Rounding,
+    quantise_layers,
+    steps_of,
+)
+
+
+def layer(steps: InputSteps, seed: int = 3) -> tuple[nn.Linear, QuantisedLinear]:
+    """A layer and the same one, rounding."""
+    torch.manual_seed(seed)
+    linear = nn.Linear(5, 3)
+    return linear, QuantisedLinear(linear, steps)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3.0, 1.0), (0.5, 2.0), (-2.0, -1.0)])
+def test_steps_reach_both_ends_and_hold_zero(low: float, high: float) -> None:
+    """0 is what padding and masked context are made of; it is never rounded away."""
+    steps = InputSteps.covering(low, high)
+    assert 0 <= steps.zero_point <= INPUT_STEPS
+    assert -steps.scale * steps.zero_point == pytest.approx(min(low, 0.0), abs=steps.scale)
+    assert steps.scale * (INPUT_STEPS - steps.zero_point) == pytest.approx(max(high, 0.0), abs=steps.scale)
+
+
+def test_nothing_but_zeros_still_has_steps() -> None:
+    """A layer that was given only zeros divides by no zero."""
+    steps = InputSteps.covering(0.0, 0.0)
+    assert (steps.scale > 0, steps.zero_point) == (True, 0)
+
+
+def test_every_weight_lies_on_one_of_127_steps_of_its_row() -> None:
+    """Less than half a step away from where it was, and never more than the 7 bits that sum without overflow."""
+    linear, rounding = layer(InputSteps.covering(-1, 1))
+    rounded, trained = rounding.rounded_weight(), linear.weight
+    scales = trained.abs().amax(1, keepdim=True) / WEIGHT_STEPS
+    integers = rounded / scales
+    torch.testing.assert_close(integers, integers.round(), atol=1e-3, rtol=0)
+    assert integers.abs().max() <= WEIGHT_STEPS + 1e-3
+    assert ((rounded - trained).abs() <= scales / 2 + 1e-6).all()
+    assert not torch.equal(rounded, trained)
+
+
+def test_output_is_that_of_integers() -> None:
+    """As an engine computes it: sums of integer products, scaled at the end."""
+    steps = InputSteps.covering(-2.0, 2.5)
+    linear, rounding = layer(steps)
+    inputs = torch.tensor([[0.3, -1.9, 2.5, 0.0, 9.0]])
+    with torch.no_grad():
+        got = rounding(inputs)
+    codes = (inputs / steps.scale).round().add(steps.zero_point).clamp(0, INPUT_STEPS).to(torch.int64)
+    scales = linear.weight.detach().abs().amax(1) / WEIGHT_STEPS
+    weights = (linear.weight.detach() / scales[:, None]).round().to(torch.int64)
+    sums = (codes - steps.zero_point) @ weights.T
+    torch.testing.assert_close(got, sums * steps.scale * scales + linear.bias)
+
+
+def test_gradient_passes_the_rounding_but_not_the_ends() -> None:
+    """As if nothing were rounded, except for inputs beyond the last step."""
+    linear, rounding = layer(InputSteps.covering(-1.0, 1.0))
+    inputs = torch.tensor([[0.3, -0.9, 5.0, 0.0, 0.7]], requires_grad=True)
+    rounding(inputs).sum().backward()
+    assert inputs.grad is not None
+    expected = rounding.rounded_weight().detach().sum(0)
+    expected[2] = 0.0
+    torch.testing.assert_close(inputs.grad[0], expected)
+    assert linear.weight.grad is not None
+    assert (linear.weight.grad[:, 0] != 0).all()
+
+
+def test_plain_operators_round_alike() -> None:
+    """For compilers that know no other: the same numbers, beyond the ends too."""
+    steps = InputSteps.covering(-1.7, 2.9)
+    hidden = torch.linspace(-4, 5, 2001)
+    torch.testing.assert_close(PlainRounding(steps)(hidden), Rounding(steps)(hidden), atol=1e-6, rtol=1e-6)
+    assert 100 < len(PlainRounding(steps)(hidden).unique()) <= INPUT_STEPS + 1
+
+
+def test_only_named_layers_round_and_keep_their_parameters() -> None:
+    """A checkpoint of the rounding network has the names of the one in fp32."""
+    network = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    before = {name: weight.clone() for name, weight in network.state_dict().items()}
+    steps = {"1": InputSteps(0.5, 128)}
+    quantise_layers(network, steps)
+    assert steps_of(network) == steps
+    after = network.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
