@@ -124,11 +124,10 @@ def _details(manifest: Manifest, purpose: Purpose) -> str:
 
 def _seeds(manifest: Manifest) -> str:
     averaged = manifest.training.get("averaged_seeds")
-    return (
-        f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
-        if averaged
-        else f"seed {manifest.seed}"
-    )
+    seeds = f"seed {manifest.seed}"
+    if averaged:
+        seeds = f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
+    return seeds + ", trained on in 8 bits" * ("quantised" in manifest.training)
 
 
 def _factors(report: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The report gives every figure with its interval, count and data, for any taxonomy, and the pictures are written."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +157,15 @@ class TestModelCard:
     MANIFEST = Manifest("7", TAXONOMY, "2026-01-02T03:04:05Z", "openvino", "bf16", 128, 42, {}, {"base": "some-base"})
     PURPOSE = Purpose("Route messages.", "Anything else.", ("It reads no pictures.",), ("It may err.",), "the team")
 
-    def card(self, licence: str = "CC BY 4.0") -> str:
+    def card(self, licence: str = "CC BY 4.0", **training: object) -> str:
         """A card of the simulated report."""
         report = to_json(report_of(*judged_sample()))
         sources = [
             DataSource("set a", licence, "authored", "this repository", 1_000, "train"),
             DataSource("set b", "MIT", "live", "https://example.org/b", 50, "test"),
         ]
-        return model_card(self.MANIFEST, report, sources, self.PURPOSE, ["make train"], ["reliability.png"])
+        manifest = replace(self.MANIFEST, training={**self.MANIFEST.training, **training})
+        return model_card(manifest, report, sources, self.PURPOSE, ["make train"], ["reliability.png"])
 
     def test_has_the_published_sections_in_order(self) -> None:
         """Those of Mitchell et al. 2019, and how to reproduce."""
@@ -187,6 +189,12 @@ class TestModelCard:
         report = report_of(*judged_sample())["overall"]
         for text in ("set a", "CC BY 4.0", "https://example.org/b", "some-base", "make train", *report):
             assert text in card
+
+    def test_says_how_the_weights_came_about(self) -> None:
+        """From one seed or several, and whether they were trained in 8 bits."""
+        assert "(UTC), seed 42\n" in self.card()
+        averaged = self.card(averaged_seeds=[1, 2], quantised={"epochs": 1})
+        assert "(UTC), mean of the weights of seeds `1`, `2`, trained on in 8 bits\n" in averaged
 
     def test_source_without_a_licence_is_refused_by_name(self) -> None:
         """A version is trained only on text whose licence is known."""
