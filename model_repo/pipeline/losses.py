@@ -1,4 +1,4 @@
-"""What training minimises: focal loss on soft targets, a logistic margin on the energy, the age-sensitivity loss."""
+"""What training minimises: focal loss on soft targets, the other intents, a margin on the energy, age-sensitivity."""
 
 from dataclasses import dataclass
 
@@ -25,6 +25,11 @@ class LossWeights:
     them, from the second epoch on; the others split the rest. Even shares (0 turns this off) would hold the top
     probability near 1/m although it is right 19 times in 20, which no temperature can mend.
     """
+    others: float
+    """
+    Weight of the part that asks which intents are carried besides that one. The less of the target is left for them,
+    the less the focal part teaches of them: this one asks for their order alone, whatever they share.
+    """
 
 
 def focal_loss(logits: Tensor, targets: Tensor, gamma: float, smoothing: float) -> Tensor:
@@ -50,10 +55,31 @@ def concentrate(targets: Tensor, logits: Tensor, share: float) -> Tensor:
     """
     carried = targets > 0
     count = carried.sum(1, keepdim=True)
-    choice = logits.detach().masked_fill(~carried, float("-inf")).argmax(1, keepdim=True)
+    choice = _own_choice(logits, carried)
     rest = (1 - share) / (count - 1).clamp(min=1)
     moved = (carried * rest).to(targets.dtype).scatter(1, choice, share)
     return torch.where(count > 1, moved, targets)
+
+
+def others_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """
+    (n,) cross-entropy of the intents carried besides the network's own choice, among all but that; 0 for one intent.
+
+    >>> others_loss(torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    tensor([0.6931, 0.0000])
+    """
+    carried = targets > 0
+    choice = _own_choice(logits, carried)
+    others = carried.to(logits.dtype).scatter(1, choice, 0.0)
+    shares = others / others.sum(1, keepdim=True).clamp(min=1.0)
+    # A large finite number rather than -inf, which times a share of 0 would be NaN.
+    log_probabilities = functional.log_softmax(logits.scatter(1, choice, -1e4), dim=1)
+    return (shares * -log_probabilities).sum(1)
+
+
+def _own_choice(logits: Tensor, carried: Tensor) -> Tensor:
+    """(n, 1) the carried intent of the highest logit; anything where none is carried."""
+    return logits.detach().masked_fill(~carried, float("-inf")).argmax(1, keepdim=True)
 
 
 def energy_loss(logits: Tensor, is_ood: Tensor, margin: float) -> Tensor:
@@ -74,6 +100,8 @@ def total_loss(
     """
     in_scope = (~is_ood).to(logits.dtype)
     loss = (focal_loss(logits, targets, weights.focal_gamma, weights.label_smoothing) * in_scope).sum() / len(logits)
+    if weights.others:
+        loss = loss + weights.others * others_loss(logits, targets).sum() / len(logits)
     if weights.energy:
         loss = loss + weights.energy * energy_loss(logits, is_ood, weights.energy_margin).mean()
     known = ~age.isnan()

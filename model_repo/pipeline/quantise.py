@@ -7,7 +7,7 @@ network settle on the steps. Writes what ``train`` writes; the export of such a 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def quantise(run: Path, data: Path, out: Path, preset: Preset) -> Path:
     quantise_layers(network, measured_steps(network, encode(tokenizer, [utterances[i].text for i in sample])))
 
     out.mkdir(parents=True, exist_ok=True)
-    settings = replace(preset, train=replace(preset.train, **asdict(preset.quantise)))
+    settings = preset.quantise.replaced_in(preset)
     history = fit(
         network,
         tensors,

@@ -1,7 +1,7 @@
 """Presets: TOML files under ``model_repo/presets``, read into frozen values; unknown keys are refused."""
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,20 @@ class QuantiseSettings:
     epochs: int
     head_learning_rate: float
     encoder_learning_rate: float
+    choice_share: float
+    others: float
+
+    def replaced_in(self, preset: "Preset") -> "Preset":
+        """``preset`` with these settings in the places of its own."""
+        train = replace(
+            preset.train,
+            epochs=self.epochs,
+            head_learning_rate=self.head_learning_rate,
+            encoder_learning_rate=self.encoder_learning_rate,
+        )
+        return replace(
+            preset, train=train, loss=replace(preset.loss, choice_share=self.choice_share, others=self.others)
+        )
 
 
 @dataclass(frozen=True)

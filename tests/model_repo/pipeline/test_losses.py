@@ -1,9 +1,13 @@
 """The losses are what their sources say, and pull the right way."""
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 from torch.nn import functional
 
-from model_repo.pipeline.losses import LossWeights, concentrate, energy_loss, focal_loss, total_loss
+from model_repo.pipeline.losses import LossWeights, concentrate, energy_loss, focal_loss, others_loss, total_loss
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
@@ -33,7 +37,7 @@ def test_energy_loss_pulls_ood_below_the_margin_and_the_rest_above() -> None:
 def test_unknown_age_and_ood_targets_do_not_count() -> None:
     """Changing what must be ignored changes nothing."""
     weights = LossWeights(
-        focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0
+        focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0, others=0.0
     )
     logits, is_ood = torch.tensor([[1.0, 0.0], [0.3, 2.0]]), torch.tensor([False, True])
     age = torch.tensor([1.0, float("nan")])
@@ -52,3 +56,34 @@ def test_concentrated_targets_still_sum_to_one_and_leave_single_intents_alone() 
     got = concentrate(targets, logits, 0.8)
     expected = torch.tensor([[0.8, 0.2, 0.0], [0.1, 0.1, 0.8], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     assert torch.allclose(got, expected)
+
+
+def test_others_are_asked_for_whatever_share_is_left_for_them() -> None:
+    """The gradient raises what is carried besides the own choice, at full strength, and leaves the choice alone."""
+    logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 1.0, 5.0, 0.0]], requires_grad=True)
+    targets = torch.tensor([[0.99, 0.01, 0.0, 0.0], [0.02, 0.96, 0.0, 0.02]])
+    others_loss(logits, targets).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([0.0, 1 / 3 - 1, 1 / 3, 1 / 3], abs=1e-5)
+    assert logits.grad[1, 1] == 0.0
+    assert (logits.grad[1, [0, 3]] < -0.4).all()
+    assert logits.grad[1, 2] > 0.9
+
+
+def test_utterances_of_one_intent_or_none_have_no_others() -> None:
+    """No loss, no gradient, and no NaN."""
+    logits = torch.tensor([[3.0, 0.0, -900.0], [0.0, 1.0, 900.0]], requires_grad=True)
+    loss = others_loss(logits, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert loss.tolist() == [0.0, 0.0]
+    assert not logits.grad.any()
+
+
+def test_others_count_by_their_weight() -> None:
+    """In the mean over the batch."""
+    base = LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, others=0.0)
+    logits, targets = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0]])
+    rest = (torch.zeros(2), targets, torch.tensor([False, False]), torch.full((2,), float("nan")))
+    without, with_others = (total_loss(logits, *rest, weights) for weights in (base, replace(base, others=3.0)))
+    assert (with_others - without).item() == pytest.approx(3.0 * math.log(2) / 2)

@@ -1,7 +1,7 @@
 """A run is trained on in 8 bits, and is a run like any other."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from model_repo.pipeline.export import export, run_network
 from model_repo.pipeline.network import load_checkpoint
 from model_repo.pipeline.quantise import CannotQuantise, measured_steps, quantise
 from model_repo.pipeline.quantised import QuantisedLinear, steps_of
-from model_repo.pipeline.settings import Preset
+from model_repo.pipeline.settings import Preset, QuantiseSettings
 from model_repo.pipeline.train import load_outputs, plain_tokenizer, train
 from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
 
@@ -60,7 +60,7 @@ def test_outputs_and_record_are_those_of_the_rounding_network(run: Path, quantis
     np.testing.assert_allclose(outputs, again.logits, atol=1e-4)
     assert not np.allclose(outputs, before, atol=1e-2)
     record = json.loads((quantised / "train.json").read_text())
-    assert record["quantised"] == {"epochs": 1, "head_learning_rate": 1e-3, "encoder_learning_rate": 1e-3}
+    assert record["quantised"] == asdict(QuantiseSettings(1, 1e-3, 1e-3, 0.9, 1.0))
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 1]
     assert record["epochs"][-1]["top1"] > 0.7
 
