@@ -47,6 +47,7 @@ WINDOWS = {
     "MONITOR_WINDOW_LABELLED": "1000",
     "MONITOR_ASSESS_SECONDS": "1",
     "MONITOR_POLL_SECONDS": "0.2",
+    "MONITOR_DISCOVERY_LONGEST_WAIT_SECONDS": "120",
     "ROUTER_EMBEDDING_SAMPLE_RATIO": "1",
 }
 
@@ -142,6 +143,9 @@ class Watcher:
             if s["verdict"] == "breached" and s["value"] is not None
         )
         self._once(f"{name}/began", f"INCIDENT  {' > '.join(incident['path'])}; {evidence}")
+        if (awaited := incident["awaited"]) is not None:
+            words = f"  waiting  {awaited['action']}: about {awaited['have']} utterances of what is new"
+            self._once(f"{name}/{awaited['need']}", f"{words}, {awaited['need']} are enough ({name})")
         for remedy in incident["remedies"]:
             self._once(remedy["key"], f"  asked    {remedy['action']} ({name})")
             if remedy["result"] is not None:

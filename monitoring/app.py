@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from model_repo.store import Store
 from monitoring.alerts import AlertRules
 from monitoring.clock import SteadyClock
+from monitoring.course import WaitRule
 from monitoring.deliverer import Deliverer
 from monitoring.discovery import DiscoverIntents
 from monitoring.errors import BadHook
@@ -136,6 +137,9 @@ def build(
             attempts=settings.outbox_attempts,
         ),
         acts=settings.actions_enabled,
+        waits={
+            "discover_intents": WaitRule(settings.discovery_utterances, settings.discovery_longest_wait_seconds),
+        },
     )
     monitor = Monitor(
         state,

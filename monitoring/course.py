@@ -2,11 +2,13 @@
 The course of incidents: what the walks of one moment change about them, and what is asked of actions next. Pure.
 
     begun        a new incident, and its first remedy; or, in an open one, another diagnosis and a further remedy
+    waits        for a remedy that needs more than has come: asked for once that has, or the longest wait is over; and
+                 once more when twice as much has come as it was asked for with
     fires on     after a remedy that had its time: it did not help; the next one, or people
     recovered    the incident has ended, and what it still waited for is withdrawn
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -25,9 +27,10 @@ from monitoring.incidents import (
     with_needs_people,
 )
 from monitoring.latency import LATENCY_SIGNALS
+from monitoring.novelty import NO_OOD_DECISIONS, OodDecisions, began_at, novel_utterances
 from monitoring.observations import StreamKey
-from monitoring.remedies import ActionRequest, SignalRecord
-from monitoring.signals import LABELLED_SIGNALS, Signal
+from monitoring.remedies import ActionRequest, Awaited, SignalRecord
+from monitoring.signals import LABELLED_SIGNALS, Signal, Verdict
 
 Event = Literal["begun", "recovered", "superseded", "needs_people"]
 ENOUGH = 0.8
@@ -55,6 +58,16 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class WaitRule:
+    """How much of what is new must have come before an action is asked for."""
+
+    utterances: int
+    """Higher shows it more surely, and later."""
+    longest_s: float
+    """From the diagnosis on; after that it is asked for with what there is."""
+
+
+@dataclass(frozen=True)
 class Moment:
     """Whose walks those are, and when."""
 
@@ -65,6 +78,10 @@ class Moment:
     """The worst one."""
     acts: bool = True
     """Off: incidents are recorded, and nothing is asked of any action."""
+    waits: Mapping[str, WaitRule] = field(default_factory=dict)
+    """By action; the others are asked for at once."""
+    decisions: Callable[[], OodDecisions] = lambda: NO_OOD_DECISIONS
+    """Of the version that is walked; gathered only when something waits for what is new."""
 
 
 def confirmed(
@@ -127,6 +144,17 @@ def proceed(
     for branch, incident in by_branch.items():
         if branch in by_walk and did_not_help(moment.tree, incident, by_walk[branch], moment.now):
             _go_on(incident, by_walk[branch], moment, changes)
+        elif incident.awaited is not None:
+            _wait(incident, incident.awaited, moment, changes)
+    return changes
+
+
+def wait_on(open_incidents: Sequence[Incident], moment: Moment) -> Changes:
+    """What follows without a walk: a wait comes to its end although nothing new does."""
+    changes = Changes()
+    for incident in open_incidents:
+        if incident.awaited is not None:
+            _wait(incident, incident.awaited, moment, changes)
     return changes
 
 
@@ -155,9 +183,44 @@ def _begin(incident: Incident | None, walk: Walk, moment: Moment, changes: Chang
         if incident.remedies:
             # What the diagnosis before still waits for is not wanted any longer.
             changes.withdrawn.append(incident.id)
-        incident = _ask(incident, walk.action, moment, changes)
+        incident = replace(incident, awaited=_awaited(walk, moment))
+        if incident.awaited is None:
+            incident = _ask(incident, walk.action, moment, changes)
     changes.save(incident)
     return incident
+
+
+def _awaited(walk: Walk, moment: Moment) -> Awaited | None:
+    """What its action waits for; nothing where no ood precision has fallen that could tell what is new."""
+    rule = moment.waits.get(str(walk.action))
+    fallen = [one for one in walk.evidence if one.name == "ood_precision" and one.verdict is Verdict.BREACHED]
+    if rule is None or not fallen:
+        return None
+    precision = fallen[0].reference
+    since = began_at(moment.decisions(), precision)
+    return Awaited(
+        action=str(walk.action),
+        need=rule.utterances,
+        have=0,
+        since=moment.now if since is None else since,
+        until=moment.now + rule.longest_s,
+        precision=precision,
+    )
+
+
+def _wait(incident: Incident, awaited: Awaited, moment: Moment, changes: Changes) -> None:
+    """Ask, if enough has come or the wait is over; the next time is when twice as much has come as by then."""
+    last = incident.last_remedy
+    is_under_way = last is not None and last.action == awaited.action and last.is_unfinished
+    if not moment.acts or is_under_way:
+        return
+    counted = replace(awaited, have=novel_utterances(moment.decisions(), awaited.since, awaited.precision))
+    is_over = counted.until is not None and moment.now >= counted.until
+    if is_over or not counted.is_short:
+        incident = _ask(incident, counted.action, moment, changes, counted)
+        counted = replace(counted, need=max(counted.need, 2 * counted.have), until=None)
+    if counted != awaited:
+        changes.save(replace(incident, awaited=counted))
 
 
 def _recover(incident: Incident, walk: Walk | None, moment: Moment, changes: Changes) -> None:
@@ -185,8 +248,8 @@ def _go_on(incident: Incident, walk: Walk, moment: Moment, changes: Changes) -> 
     changes.save(incident)
 
 
-def _ask(incident: Incident, action: str, moment: Moment, changes: Changes) -> Incident:
+def _ask(incident: Incident, action: str, moment: Moment, changes: Changes, awaited: Awaited | None = None) -> Incident:
     """The action is about the stream that is walked now: a remedy before it may have moved the traffic."""
-    incident, request = ask(incident, action, moment.now)
+    incident, request = ask(incident, action, moment.now, awaited)
     changes.requests.append(replace(request, stream=moment.stream))
     return incident

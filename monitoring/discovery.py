@@ -2,16 +2,17 @@
 New-intent discovery: what no known intent took, in groups, for people to name.
 
 ``discover_intents`` looks through the latest events of the version for utterances that were decided ood, labelled ood,
-or labelled with none of the intents they were decided for, and that carry an embedding. It only reads the log, and
-leaves ``<work folder>/discovery/<key>.json`` for tools, and the same as ``.md`` for people. Texts are as the log has
-them: redacted, or absent, and then request ids have to do.
+or labelled with none of the intents they were decided for, and that carry an embedding. Where it is known since when
+something new has come, those of since then are clustered. It only reads the log, and leaves
+``<work folder>/discovery/<key>.json`` for tools, and the same as ``.md`` for people. Texts are as the log has them:
+redacted, or absent, and then request ids have to do.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ class DiscoverIntents:
 
     def run(self, request: ActionRequest, window: Window) -> ActionResult:
         """See ``Action``. What was written under a key is not written again: people may be at work on it."""
+        result, awaited = self._clustered(request, window), request.awaited
+        if awaited is None or not awaited.is_short:
+            return result
+        return replace(result, words=f"{result.words}; the longest wait was over with {awaited.words}")
+
+    def _clustered(self, request: ActionRequest, window: Window) -> ActionResult:
         file = self._folder / f"{request.key}.json"
         if file.exists():
             return ActionResult("nothing_to_do", f"the clusters lie in {file} already", {"file": str(file)})
@@ -67,8 +74,10 @@ class DiscoverIntents:
         n, fewest = sum(event.is_unrouted for event in found.events), self._rules.clusters.fewest
         if n < fewest:
             return ActionResult("nothing_to_do", too_few_words(n, fewest, found), {"utterances": n})
-        body = {"schema": 1, "request": request.to_json(), **in_own_process(discover, found, self._rules)}
+        since = 0.0 if request.awaited is None else request.awaited.since
+        body = {"schema": 1, "request": request.to_json(), **in_own_process(discover, found, self._rules, since)}
         if not body["clusters"]:
+            n = body["utterances"]["all"]
             words = (
                 f"{n} utterances that no known intent took, and no {self._rules.clusters.smallest} of them are alike"
             )
@@ -84,10 +93,16 @@ class DiscoverIntents:
         return ActionResult("done", _done_words(body, readable), _summary(body, file, readable))
 
 
-def discover(found: EmbeddedEvents, rules: DiscoveryRules) -> dict[str, Any]:
-    """The review queue, ready for JSON; raises CannotMeasure for fewer utterances than ``rules.clusters.fewest``."""
+def discover(found: EmbeddedEvents, rules: DiscoveryRules, since: float = 0.0) -> dict[str, Any]:
+    """
+    The review queue, ready for JSON; raises CannotMeasure for fewer utterances than ``rules.clusters.fewest``.
+
+    ``since`` is when something new began to come, Unix time: among thousands of ordinary ood utterances of before it
+    would be too small a part to make a cluster.
+    """
     unrouted = [row for row, event in enumerate(found.events) if event.is_unrouted]
-    chosen = unrouted[: rules.most_utterances]
+    recent = sum(found.events[row].at >= since for row in unrouted)
+    chosen = unrouted[: min(rules.most_utterances, max(recent, rules.clusters.fewest))]
     routed = [row for row, event in enumerate(found.events) if not event.is_unrouted and len(event.decided) == 1]
     known = known_intents(found.vectors[routed], [found.events[row].decided[0] for row in routed])
     clustering = find_clusters(found.vectors[chosen], known, rules.clusters, np.random.default_rng(SEED))

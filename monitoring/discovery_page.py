@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from monitoring.clusters import DISSOLVED
+from monitoring.remedies import Awaited
 
 STABLE = 0.75
 """From this stability on a cluster is taken as one (Hennig 2007); below ``DISSOLVED`` as an accident."""
@@ -28,6 +29,7 @@ def discovery_page(body: Mapping[str, Any]) -> str:
         f"{looked['ood_without_embedding']} decided ood have none and could not be clustered; "
         f"{counts['left_out_as_older']} were left out as older.",
         "",
+        *_awaited(body["request"].get("awaited")),
         "For each cluster decide: a new intent, part of a known one, or ood as it should be.",
     ]
     for cluster in body["clusters"]:
@@ -45,6 +47,15 @@ def stability_words(stability: float) -> str:
     if stability >= STABLE:
         return "stable"
     return "a pattern, its edge unclear" if stability >= DISSOLVED else "may be an accident"
+
+
+def _awaited(asked: Mapping[str, Any] | None) -> list[str]:
+    """What had come of what is new, if that was waited for."""
+    if asked is None:
+        return []
+    awaited = Awaited.from_json(asked)
+    missing = " The wait was over before they had come, and the cluster of what is new may be missing."
+    return [f"By the labels, {awaited.words}.{missing if awaited.is_short else ''}", ""]
 
 
 def _section(cluster: Mapping[str, Any]) -> list[str]:

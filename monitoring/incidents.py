@@ -4,7 +4,8 @@ An incident: one diagnosis, what was done about it, and the check afterwards tha
 ``open_incident``, then ``ask`` for the walk's action. Its result comes by ``with_result``. While the branch goes on
 firing, ``did_not_help`` says when that counts against the remedy; then ``with_check`` and ``next_remedy``, or
 ``with_needs_people`` when there is none. A walk that comes to another action supersedes: ``with_diagnosis``, and
-``ask`` again. The end is a ``with_check`` that says recovered.
+``ask`` again. An action that must wait until enough has come is ``awaited`` before it is asked for. The end is a
+``with_check`` that says recovered.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any, Literal, Self
 
 from monitoring.failure_tree import FailureTree, Outcome, Walk
 from monitoring.observations import StreamKey
-from monitoring.remedies import ActionRequest, ActionResult, SignalRecord
+from monitoring.remedies import ActionRequest, ActionResult, Awaited, SignalRecord
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Incident:
     """``needs_people`` goes on: no remedy is left, and it may still recover."""
     ended_at: float | None = None
     """Set exactly when it has recovered."""
+    awaited: Awaited | None = None
+    """What an action waits for that is asked for next, the first time or once more."""
 
     @property
     def last_remedy(self) -> Remedy | None:
@@ -124,6 +127,7 @@ class Incident:
             "remedies": [remedy.to_json() for remedy in self.remedies],
             "status": self.status,
             "ended_at": self.ended_at,
+            "awaited": None if self.awaited is None else self.awaited.to_json(),
         }
 
     @classmethod
@@ -134,6 +138,8 @@ class Incident:
             "path": tuple(body["path"]),
             "evidence": _records(body["evidence"]),
             "remedies": tuple(Remedy.from_json(remedy) for remedy in body["remedies"]),
+            # Missing where an older sidecar saved it.
+            "awaited": None if body.get("awaited") is None else Awaited.from_json(body["awaited"]),
         }
         return cls(**{**body, **changed})
 
@@ -162,12 +168,15 @@ def incident_id(branch: str, began_at: float) -> str:
     return f"{branch}-{datetime.fromtimestamp(began_at, UTC):%Y%m%dT%H%M%S}"
 
 
-def ask(incident: Incident, action: str, now: float) -> tuple[Incident, ActionRequest]:
-    """The incident with a further remedy, and the request for it; it is open again if it needed people."""
+def ask(incident: Incident, action: str, now: float, awaited: Awaited | None = None) -> tuple[Incident, ActionRequest]:
+    """
+    The incident with a further remedy, and the request for it; it is open again if it needed people. ``awaited`` is
+    what had come for it.
+    """
     key = f"{incident.id}/{len(incident.remedies) + 1}-{action}"
     remedies = (*incident.remedies, Remedy(key, action, now))
     request = ActionRequest(
-        key, incident.id, action, incident.stream, now, incident.path, incident.evidence, incident.segment
+        key, incident.id, action, incident.stream, now, incident.path, incident.evidence, incident.segment, awaited
     )
     return replace(incident, remedies=remedies, status="open", ended_at=None), request
 
@@ -207,7 +216,7 @@ def with_check(incident: Incident, check: Check) -> Incident:
     if last is not None:
         incident = _with_remedy(incident, replace(last, check=check))
     if check.verdict == "recovered":
-        return replace(incident, status="recovered", ended_at=check.at)
+        return replace(incident, status="recovered", ended_at=check.at, awaited=None)
     return incident
 
 

@@ -6,20 +6,21 @@ incidents and requests with the alerts, a result with what became of its request
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from monitoring.alerts import AlertRules, AlertState, advance
 from monitoring.assessment import Assessment
-from monitoring.course import Changes, Moment, confirmed, extra_signals, proceed
+from monitoring.course import Changes, Moment, WaitRule, confirmed, extra_signals, proceed, wait_on
 from monitoring.errors import HookFailed
 from monitoring.failure_tree import FailureTree, walk
 from monitoring.incident_store import IncidentStore, OutboxRules, dead_result
 from monitoring.incidents import with_attempts, with_result
 from monitoring.journey import Journey
 from monitoring.label_join import Joined
+from monitoring.novelty import OodDecisions, ood_decisions
 from monitoring.observations import StreamKey
 from monitoring.remedies import ActionRequest, ActionResult
 from monitoring.segments import SEGMENT_SIGNALS, worst_segment
@@ -78,6 +79,8 @@ class Rules:
     outbox: OutboxRules
     acts: bool = True
     """Off: only diagnoses."""
+    waits: Mapping[str, WaitRule] = field(default_factory=dict)
+    """By action, what it waits for before it is asked for."""
 
 
 class Monitor:
@@ -144,20 +147,25 @@ class Monitor:
         changed.
 
         The tree is walked for the champion: of its streams the one that answered last. Without a new row nothing is
-        measured, so that walks which count up to an alert are not all of the same rows.
+        measured, so that walks which count up to an alert are not all of the same rows; only waits come to their end.
         """
         self._look_at_deployment()
         keys = self._streams_of_interest()
         extra = extra_signals(self._open)
         counted = self._journey.counters.streams
         to_assess = tuple((key, counted[key].predictions, counted[key].labelled) for key in keys), tuple(extra)
-        if not keys or to_assess == self._assessed:
+        if not keys:
+            return False
+        is_champion = keys[0].role == "champion"
+        if to_assess == self._assessed:
+            if is_champion:
+                self._wait_on(keys[0], now)
             return False
         windows = self._journey.windows
         for key in keys:
             self._save(self._watches.pin_due(windows.stream(key)))
         assessments = tuple(self._watches.assess(windows.stream(key), now, extra) for key in keys)
-        if keys[0].role == "champion":
+        if is_champion:
             self._walk(assessments[0], now)
         self._assessments, self._assessed, self._last_assessment_at = assessments, to_assess, now
         return True
@@ -232,8 +240,7 @@ class Monitor:
         walks = confirmed(walk(self._tree, assessment.signals), assessment.signals, self._open, self._tree)
         alerts, transitions = advance(self._alerts, walks, now, self._rules.alerts)
         segment = worst_segment(list(assessment.segments), self._tree.watches[SEGMENT_SIGNALS[0]])
-        moment = Moment(self._tree, assessment.key, now, segment, self._rules.acts)
-        changes = proceed(walks, transitions, self._open, moment)
+        changes = proceed(walks, transitions, self._open, self._moment(assessment.key, now, segment))
         with self._state.transaction():
             self._state.put(ALERTS, alerts.to_json())
             self._write(changes, now)
@@ -242,6 +249,23 @@ class Monitor:
             self._telemetry.record_incident(incident.branch, incident.diagnosis, event)
         if changes.incidents:
             self._reload()
+
+    def _wait_on(self, key: StreamKey, now: float) -> None:
+        changes = wait_on(self._open, self._moment(key, now))
+        if changes.incidents:
+            with self._state.transaction():
+                self._write(changes, now)
+            self._reload()
+
+    def _moment(self, key: StreamKey, now: float, segment: str | None = None) -> Moment:
+        rules = self._rules
+        return Moment(self._tree, key, now, segment, rules.acts, rules.waits, lambda: self._decisions(key))
+
+    def _decisions(self, key: StreamKey) -> OodDecisions:
+        """Of the version in this role, whatever the policy: a revision meanwhile must not hide what came before it."""
+        windows = self._journey.windows
+        same = [other for other in windows.stream_keys() if (other.version, other.role) == (key.version, key.role)]
+        return ood_decisions(windows.stream(other) for other in same)
 
     def _write(self, changes: Changes, now: float) -> None:
         for incident_id in changes.withdrawn:

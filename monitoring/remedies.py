@@ -5,6 +5,7 @@ What is asked of an action, and what came of it. Values that go to JSON and come
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, Self
 
 from monitoring.observations import StreamKey
@@ -54,6 +55,49 @@ class SignalRecord:
 
 
 @dataclass(frozen=True)
+class Awaited:
+    """Utterances of what is new that must have come before an action is asked for: of too few it could tell nothing."""
+
+    action: str
+    """As in ``failure_modes.toml``."""
+    need: int
+    """Utterances, with an embedding, that are enough."""
+    have: int
+    """About how many have come."""
+    since: float
+    """Unix time, seconds: when they began to come, as far as labels tell, else when the incident began."""
+    until: float | None
+    """Unix time from which the action is asked for with what there is; None when it was before, and is asked again."""
+    precision: float
+    """How often ood decisions were right in the reference; what they lack of that since then is new."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether fewer have come than are enough."""
+        return self.have < self.need
+
+    @property
+    def words(self) -> str:
+        """
+        How many of how many, for people.
+
+        >>> Awaited("discover_intents", 80, 23, since=1767268800.0, until=None, precision=0.7).words
+        'about 23 utterances of what is new since 2026-01-01 12:00 UTC, 80 are enough'
+        """
+        since = datetime.fromtimestamp(self.since, UTC)
+        return f"about {self.have} utterances of what is new since {since:%Y-%m-%d %H:%M} UTC, {self.need} are enough"
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field by its name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        """What ``to_json`` gave."""
+        return cls(**body)
+
+
+@dataclass(frozen=True)
 class ActionRequest:
     """One action, asked for once; the same request may reach its action several times, always under the same key."""
 
@@ -71,6 +115,8 @@ class ActionRequest:
     evidence: tuple[SignalRecord, ...]
     segment: str | None
     """The worst one, as in ``lang=ja-en``."""
+    awaited: Awaited | None = None
+    """What had come when it was asked for, if it waited for anything."""
 
     def to_json(self) -> dict[str, Any]:
         """What commands and webhooks receive."""
@@ -83,6 +129,7 @@ class ActionRequest:
             "path": list(self.path),
             "evidence": [record.to_json() for record in self.evidence],
             "segment": self.segment,
+            "awaited": None if self.awaited is None else self.awaited.to_json(),
         }
 
     @classmethod
@@ -97,6 +144,8 @@ class ActionRequest:
             tuple(body["path"]),
             tuple(SignalRecord.from_json(record) for record in body["evidence"]),
             body["segment"],
+            # Missing where an older sidecar asked.
+            None if body.get("awaited") is None else Awaited.from_json(body["awaited"]),
         )
 
 

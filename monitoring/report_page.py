@@ -294,8 +294,10 @@ def _incident(ordinal: int, incident: Incident) -> Markup:
         lines.append(table(head, [_signal_row(record) for record in incident.evidence], "judged"))
     if incident.remedies:
         lines.append(element("ol", [_remedy(remedy) for remedy in incident.remedies], class_="remedies"))
-    else:
+    elif incident.awaited is None:
         lines.append(element("p", "No remedy was asked for."))
+    if incident.awaited is not None:
+        lines.append(element("p", f"{incident.awaited.action} waits: {incident.awaited.words}."))
     return element("article", lines, class_=f"incident {incident.status}")
 
 

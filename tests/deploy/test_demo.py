@@ -49,6 +49,7 @@ def _incident(**changes: Any) -> dict[str, Any]:
         "status": "recovered",
         "began_at": 4e9,
         "ended_at": 4e9 + 30.0,
+        "awaited": None,
     }
     return incident | changes
 
@@ -71,6 +72,13 @@ class TestWatching:
         assert "ece 0.090 [0.050, 0.120] n 600, reference 0.030" in told
         assert "RECOVERED" in told
         assert (row.remedies, row.recovered_s - row.diagnosed_s) == ("refit_calibrator", 30.0)
+
+    def test_what_is_waited_for_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whoever watches is not to think that nothing happens."""
+        awaited = {"action": "discover_intents", "have": 44, "need": 80}
+        asyncio.run(demo._see("miscalibration", "ece_up", *_watcher([_incident(awaited=awaited)])))
+        told = capsys.readouterr().out
+        assert told.count("discover_intents: about 44 utterances of what is new, 80 are enough") == 1
 
     @pytest.mark.parametrize(
         ("incident", "lacking"),

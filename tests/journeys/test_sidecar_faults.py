@@ -6,12 +6,13 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model_repo.contract.events import SQLITE_SCHEMA
-from monitoring.drawn_streams import Change, DrawnStream
+from monitoring.drawn_streams import TAXONOMY, Change, DrawnStream
 from tests.monitoring.drawn_log import make_repository, write
 from tests.monitoring.event_logs import WrittenLog, prediction
 from tests.monitoring.sidecar_running import PATIENCE_S, SMALL, SidecarProcess, sidecar
@@ -70,6 +71,47 @@ def test_killed_again_and_again_it_counts_once_and_asks_once(log: WrittenLog, tm
     # At least once, and under one key: whoever is asked again can tell.
     assert set(asked) == {remedy["key"]}
     assert len(asked) <= remedy["attempts"]
+
+
+def test_killed_while_discovery_waits_it_waits_on(log: WrittenLog, tmp_path: Path) -> None:
+    """With a single try in the outbox: a wait is none. Everybody sees how many of how many, and until when."""
+    stream = DrawnStream(np.random.default_rng(5))
+    something_new = Change(ood_share=0.4)
+    settings = {**SMALL, "MONITOR_OUTBOX_ATTEMPTS": "1", "MONITOR_DISCOVERY_UTTERANCES": "40"}
+
+    def first_of_branch(body: dict[str, Any]) -> dict[str, Any]:
+        return next((one for one in body["incidents"] if one["branch"] == "ood_precision_down"), {})
+
+    with sidecar(tmp_path, **settings) as running:
+        running.start()
+        write(log, stream, 1000)
+        running.wait_for("/status", lambda body: [one["reference"] for one in body["assessments"]] == ["production"])
+        seen: list[dict[str, Any]] = []
+        written = 2000
+        while not any(key.endswith("-discover_intents") for key in running.remedies):
+            assert written < 12_000, "discovery is never asked for"
+            before = running.status()["at"]
+            write(log, stream, 100, something_new, filed_under=TAXONOMY.intents[0])
+            written += 200
+            running.wait_until_read(written)
+            running.wait_for("/status", lambda body, before=before: (body["last_assessment_at"] or 0.0) > before)
+            waiting = first_of_branch(running.get("/incidents").json())
+            if waiting and not waiting["remedies"] and len(seen) < 3:
+                seen.append(waiting["awaited"])
+                assert running.end(signal.SIGKILL) == -signal.SIGKILL
+                running.start()
+        incident = first_of_branch(
+            running.wait_for("/incidents", lambda body: first_of_branch(body)["remedies"][0]["result"] is not None)
+        )
+    [remedy] = incident["remedies"]
+    assert len(seen) == 3, "it was not seen to wait"
+    assert {(one["need"], one["since"], one["until"]) for one in seen} == {
+        (40, seen[0]["since"], incident["began_at"] + 6 * 3600.0)
+    }
+    assert all(one["have"] < 40 for one in seen)
+    assert (remedy["result"]["outcome"], remedy["attempts"]) == ("done", 1)
+    assert incident["awaited"]["need"] >= 80
+    assert running.remedies.count(remedy["key"]) == 1
 
 
 def test_a_second_sidecar_refuses_the_same_state_and_the_same_log(log: WrittenLog, tmp_path: Path) -> None:

@@ -38,14 +38,20 @@ def write(
     n: int,
     change: Change = QUIET,
     text_of: Callable[[str], str] = "about {}".format,
+    filed_under: str | None = None,
 ) -> float:
-    """The next n predictions, each with its label; when the last one was. ``text_of`` gets the true intent, or ood."""
+    """
+    The next n predictions, each with its label; when the last one was. ``text_of`` gets the true intent, or ood. Ood
+    utterances with an even number are of something new where ``filed_under`` says which intent they are labelled with.
+    """
     joined = stream.draw(n, change)
     vectors = dict(zip(joined.embeddings.numbers.tolist(), joined.embeddings.vectors, strict=True))
     predictions, labels = [], []
     for record in joined.labelled:
         number, at, truth = int(record["number"]), float(record["at"]), record["truth"]
         intents = tuple(name for name, is_true in zip(TAXONOMY.intents, truth, strict=False) if is_true)
+        if filed_under is not None and not intents and number % 2 == 0:
+            intents = (filed_under,)
         vector = vectors.get(number)
         event = PredictionEvent(
             request_id=f"drawn-{number}",

@@ -6,6 +6,7 @@ import numpy as np
 
 from monitoring.alerts import AlertRules
 from monitoring.assessment import Assessment
+from monitoring.course import WaitRule
 from monitoring.errors import HookFailed
 from monitoring.failure_tree import load
 from monitoring.incident_store import OutboxRules
@@ -114,7 +115,15 @@ class HandDeliverer:
 class Monitored:
     """The monitor, and time that a test moves: a second a turn."""
 
-    def __init__(self, log: WrittenLog, state: StateFile, now: float = BEGAN, acts: bool = True) -> None:
+    def __init__(
+        self,
+        log: WrittenLog,
+        state: StateFile,
+        now: float = BEGAN,
+        acts: bool = True,
+        waits: Mapping[str, WaitRule] | None = None,
+        attempts: int = 3,
+    ) -> None:
         self.log = log
         self.now = now
         self.watches = DecidedWatches()
@@ -128,7 +137,12 @@ class Monitored:
             TREE,
             self.watches,
             self.deliverer,
-            Rules(AlertRules(begin_after=2, end_after=2, cooldown_s=0.0), OutboxRules(jitter=0.0, attempts=3), acts),
+            Rules(
+                AlertRules(begin_after=2, end_after=2, cooldown_s=0.0),
+                OutboxRules(jitter=0.0, attempts=attempts),
+                acts,
+                waits or {},
+            ),
             self.telemetry,
             lambda: self.serving,
             np.random.default_rng(0),

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from monitoring.alerts import Alert, Transition
-from monitoring.course import Changes, Moment, confirmed, extra_signals, has_come_back, proceed
+from monitoring.course import Changes, Moment, WaitRule, confirmed, extra_signals, has_come_back, proceed, wait_on
 from monitoring.failure_tree import Outcome, Walk
 from monitoring.incidents import Incident, ask, with_result
+from monitoring.novelty import NO_OOD_DECISIONS, OodDecisions
 from monitoring.observations import StreamKey
 from monitoring.remedies import ActionResult, SignalRecord
 from monitoring.signals import Signal, Verdict
@@ -141,3 +143,139 @@ class TestRecovery:
         clear = replace(fired(), outcome=Outcome.CLEAR, action=None)
         [held] = confirmed([clear], {"ece": measured("ece", Verdict.OK, 10)}, [begun()], TREE)
         assert held.outcome is Outcome.HELD
+
+
+REJECTED = measured("ood_precision", Verdict.BREACHED)
+"""Ood decisions of the reference are right in one of two cases."""
+NEW_INTENT = Walk("ood_precision_down", Outcome.FIRED, ("ood precision",), "discover_intents", (REJECTED,))
+NEEDED, LONGEST_S, BROKEN_AT = 40, 3600.0, NOW - 9.0
+
+
+def came(novel: int, quiet: int = 200) -> OodDecisions:
+    """Ood decisions a second apart, every other one wrong up to the break, and then so many that all are."""
+    at = BROKEN_AT - quiet + np.arange(float(quiet + novel))
+    is_wrong = (np.arange(quiet + novel) % 2 == 0) | (np.arange(quiet + novel) >= quiet)
+    return OodDecisions(at, at, is_wrong, 1.0)
+
+
+class TestWaiting:
+    """For enough of what is new; with each moment the incident as it is then, and what was asked for."""
+
+    def moment(self, decisions: OodDecisions, now: float = NOW, acts: bool = True) -> Moment:
+        """Which discovery is to wait for."""
+        waits = {"discover_intents": WaitRule(NEEDED, LONGEST_S)}
+        return Moment(TREE, KEY, now, None, acts, waits, lambda: decisions)
+
+    def begun(self, moment: Moment) -> Changes:
+        """The diagnosis."""
+        begins = Transition("begun", Alert(NEW_INTENT, moment.now), moment.now)
+        return proceed([NEW_INTENT], [begins], [], moment)
+
+    def fires_on(self, incident: Incident, moment: Moment) -> Changes:
+        """Another walk."""
+        return proceed([NEW_INTENT], [], [incident], moment)
+
+    def test_the_action_is_asked_for_once_enough_has_come(self) -> None:
+        """Until then the incident says how many of how many, since when, and how long it waits at most."""
+        changes = self.begun(self.moment(came(novel=10)))
+        incident = only(changes)
+        assert (changes.requests, incident.remedies) == ([], ())
+        assert incident.awaited is not None
+        assert (incident.awaited.have, incident.awaited.need) == (10, NEEDED)
+        assert (incident.awaited.since, incident.awaited.until) == (BROKEN_AT, NOW + LONGEST_S)
+        changes = self.fires_on(incident, self.moment(came(novel=NEEDED), NOW))
+        [request] = changes.requests
+        assert (request.key, request.stream) == (f"{incident.id}/1-discover_intents", KEY)
+        assert request.awaited is not None
+        assert not request.awaited.is_short
+
+    def test_enough_at_the_diagnosis_is_waited_for_no_longer(self) -> None:
+        """A diagnosis that came late has seen it all."""
+        assert len(self.begun(self.moment(came(novel=NEEDED + 1))).requests) == 1
+
+    def test_what_is_counted_is_saved_when_it_has_changed(self) -> None:
+        """Each walk looks again; most have nothing to write."""
+        incident = only(self.begun(self.moment(came(novel=10))))
+        assert self.fires_on(incident, self.moment(came(novel=10))).incidents == {}
+        later = only(self.fires_on(incident, self.moment(came(novel=25))))
+        assert later.awaited is not None
+        assert later.awaited.have > 10
+
+    @pytest.mark.parametrize("with_walk", [True, False])
+    def test_after_the_longest_wait_it_goes_ahead_and_says_so(self, with_walk: bool) -> None:
+        """Also when nothing new was read, and nothing is walked."""
+        incident = only(self.begun(self.moment(came(novel=10))))
+
+        def at(now: float) -> Changes:
+            moment = self.moment(came(novel=10), now)
+            return self.fires_on(incident, moment) if with_walk else wait_on([incident], moment)
+
+        assert at(NOW + LONGEST_S - 1.0).requests == []
+        [request] = at(NOW + LONGEST_S).requests
+        assert request.awaited is not None
+        assert request.awaited.is_short
+        assert request.awaited.have == 10
+
+    def test_without_a_label_since_it_began_the_wait_is_since_the_diagnosis(self) -> None:
+        """Another version serves, of which nothing is known yet."""
+        [awaited] = [one.awaited for one in self.begun(self.moment(NO_OOD_DECISIONS)).incidents.values()]
+        assert awaited is not None
+        assert (awaited.since, awaited.have) == (NOW, 0)
+
+    def test_twice_as_many_ask_for_it_once_more(self) -> None:
+        """Under a key of its own, and not before the first has come to an end; then for twice as many again."""
+        asked = only(self.begun(self.moment(came(novel=60))))
+        assert asked.awaited is not None
+        assert (asked.awaited.need, asked.awaited.until) == (120, None)
+        doubled = self.moment(came(novel=130))
+        assert self.fires_on(asked, doubled).requests == []
+        done = finished(asked)
+        assert self.fires_on(done, self.moment(came(novel=100), NOW + 10 * LONGEST_S)).requests == []
+        changes = self.fires_on(done, doubled)
+        [request] = changes.requests
+        again = only(changes)
+        assert request.key == f"{again.id}/2-discover_intents"
+        assert again.awaited is not None
+        assert again.awaited.need == 260
+
+    def test_what_went_ahead_with_too_few_is_asked_again_once_enough_has_come(self) -> None:
+        """Twice next to nothing would show no more."""
+        incident = only(self.begun(self.moment(came(novel=3))))
+        early = only(self.fires_on(incident, self.moment(came(novel=3), NOW + LONGEST_S)))
+        assert early.awaited is not None
+        assert (early.awaited.have, early.awaited.need) == (3, NEEDED)
+        assert self.fires_on(finished(early), self.moment(came(novel=20))).requests == []
+        assert len(self.fires_on(finished(early), self.moment(came(novel=NEEDED))).requests) == 1
+
+    def test_recovery_ends_the_wait(self) -> None:
+        """There is nothing to be shown any longer."""
+        incident = only(self.begun(self.moment(came(novel=10))))
+        clear = Walk("ood_precision_down", Outcome.CLEAR, (), None, (measured("ood_precision", Verdict.OK),))
+        recovered = Transition("recovered", Alert(NEW_INTENT, NOW), NOW)
+        moment = self.moment(came(novel=90), NOW + LONGEST_S)
+        changes = proceed([clear], [recovered], [incident], moment)
+        assert (only(changes).status, only(changes).awaited, changes.requests) == ("recovered", None, [])
+
+    def test_another_diagnosis_ends_the_wait(self) -> None:
+        """Its action is asked for in the place of what was waited for."""
+        incident = only(self.begun(self.moment(came(novel=10))))
+        walk = replace(NEW_INTENT, action="retrain")
+        begins = Transition("begun", Alert(walk, NOW), NOW)
+        changes = proceed([walk], [begins], [incident], self.moment(came(novel=90), NOW + LONGEST_S))
+        assert [request.action for request in changes.requests] == ["retrain"]
+        assert only(changes).awaited is None
+
+    def test_an_action_without_a_rule_is_asked_for_at_once(self) -> None:
+        """As is one whose walk saw no ood precision fall: nothing tells what is new then."""
+        begins = [Transition("begun", Alert(NEW_INTENT, NOW), NOW)]
+        assert len(proceed([NEW_INTENT], begins, [], moment()).requests) == 1
+        unseen = replace(NEW_INTENT, evidence=(measured("ood_rate", Verdict.BREACHED),))
+        begins = [Transition("begun", Alert(unseen, NOW), NOW)]
+        assert len(proceed([unseen], begins, [], self.moment(came(novel=10))).requests) == 1
+
+    def test_without_actions_nothing_is_waited_for(self) -> None:
+        """Nor asked for, where they were turned off meanwhile."""
+        assert only(self.begun(self.moment(came(novel=90), acts=False))).awaited is None
+        incident = only(self.begun(self.moment(came(novel=10))))
+        off = self.moment(came(novel=90), NOW + LONGEST_S, acts=False)
+        assert self.fires_on(incident, off).requests == wait_on([incident], off).requests == []

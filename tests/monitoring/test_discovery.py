@@ -18,7 +18,7 @@ from monitoring.embedded_events import PAGE_EVENTS, EmbeddedEvent, read_embedded
 from monitoring.errors import HookFailed
 from monitoring.key_terms import key_terms
 from monitoring.observations import StreamKey, labelled_dtype, prediction_dtype
-from monitoring.remedies import ActionRequest, ActionResult
+from monitoring.remedies import ActionRequest, ActionResult, Awaited
 from monitoring.windows import Window
 from tests.monitoring.event_logs import BEGAN, KEY, TAXONOMY, WrittenLog, label, prediction
 from tests.monitoring.test_clusters import drawn
@@ -135,6 +135,29 @@ def test_without_texts_request_ids_have_to_do(log: WrittenLog, tmp_path: Path) -
     page = (tmp_path / "discovery" / f"{request().key}.md").read_text(encoding="utf-8")
     assert "without texts" in page
     assert "request r" in page
+
+
+@pytest.mark.parametrize(("have", "is_short"), [(37, True), (80, False)])
+def test_a_wait_that_was_cut_short_is_told(log: WrittenLog, tmp_path: Path, have: int, is_short: bool) -> None:
+    """In the incident and on the page: whoever reads them is not to take what is missing for what is not there."""
+    fill(log)
+    awaited = Awaited("discover_intents", 80, have, since=BEGAN, until=None, precision=0.7)
+    asked = replace(request(), awaited=awaited)
+    result = DiscoverIntents(log.path, tmp_path, RULES).run(asked, window())
+    page = Path(result.detail["readable"]).read_text(encoding="utf-8")
+    assert f"about {have} utterances of what is new since 2023-11-14 22:13 UTC, 80 are enough" in page
+    assert ("may be missing" in page) == is_short
+    assert (f"the longest wait was over with about {have} utterances" in result.words) == is_short
+    assert queue(tmp_path)["request"]["awaited"]["have"] == have
+
+
+def test_a_wait_that_was_cut_short_is_told_where_nothing_was_found(log: WrittenLog, tmp_path: Path) -> None:
+    """That is where it explains most."""
+    log.predict(*[ood(index, "sing me a song", np.ones(4)) for index in range(20)])
+    awaited = Awaited("discover_intents", 80, 12, since=BEGAN, until=None, precision=0.7)
+    result = DiscoverIntents(log.path, tmp_path, RULES).run(replace(request(), awaited=awaited), window())
+    assert result.outcome == "nothing_to_do"
+    assert "the longest wait was over with about 12 utterances" in result.words
 
 
 def test_the_log_is_only_read(log: WrittenLog, tmp_path: Path) -> None:
@@ -267,6 +290,24 @@ def test_older_utterances_are_left_out_and_counted(log: WrittenLog) -> None:
     ids = [one for cluster in body["clusters"] for one in cluster["request_ids"]] + body["unclustered_request_ids"]
     assert sorted(ids) == sorted(f"r{index}" for index in range(len(truth) - 100, len(truth)))
     assert body["utterances"]["left_out_as_older"] == 150
+
+
+@pytest.mark.parametrize(("since", "expected"), [(100, 150), (0, 250), (240, 50)])
+def test_utterances_of_before_something_new_came_are_left_out(log: WrittenLog, since: int, expected: int) -> None:
+    """Ordinary ones would hide it; but when too few have come since, older ones make up what clusters need."""
+    fill(log)
+    body = discover(read_embedded(log.path, KEY, TAXONOMY, 1000), RULES, since=BEGAN + since)
+    assert body["utterances"]["all"] == expected
+    assert body["utterances"]["left_out_as_older"] == 250 - expected
+    assert body["looked_through"]["from"] == BEGAN + 250 - expected
+
+
+def test_the_action_clusters_what_has_come_since(log: WrittenLog, tmp_path: Path) -> None:
+    """Its request says since when."""
+    fill(log)
+    awaited = Awaited("discover_intents", 80, 90, since=BEGAN + 100, until=None, precision=0.7)
+    DiscoverIntents(log.path, tmp_path, RULES).run(replace(request(), awaited=awaited), window())
+    assert queue(tmp_path)["utterances"]["all"] == 150
 
 
 def event(request_id: str, text: str | None) -> EmbeddedEvent:

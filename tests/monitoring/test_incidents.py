@@ -24,7 +24,7 @@ from monitoring.incidents import (
     with_result,
 )
 from monitoring.observations import StreamKey
-from monitoring.remedies import ActionRequest, ActionResult, SignalRecord
+from monitoring.remedies import ActionRequest, ActionResult, Awaited, SignalRecord
 from monitoring.signals import Signal, Verdict
 from tests.monitoring.watches import signal_of
 
@@ -70,6 +70,13 @@ class TestRecord:
         assert incident.path == ("P95 up", "model graph")
         assert [record.name for record in incident.evidence] == ["total_p95_ms", "x"]
         assert (incident.status, incident.remedies, incident.segment) == ("open", (), "lang=ja")
+
+    def test_incident_of_an_older_sidecar_waits_for_nothing(self) -> None:
+        """The state file goes on under a newer one."""
+        incident = asked(fired())
+        body = incident.to_json()
+        assert body.pop("awaited") is None
+        assert Incident.from_json(body) == incident
 
     def test_request_carries_what_the_incident_knows(self) -> None:
         """Each remedy has a key of its own, which tells the incident, the ordinal and the action."""
@@ -290,6 +297,12 @@ class IncidentMachine(RuleBasedStateMachine):
         assert not did_not_help(self.tree, changed, walk, self.now)
         self.change(changed)
 
+    @precondition(lambda self: self.incident.ended_at is None)
+    @rule(have=st.integers(0, 100), until=st.none() | st.floats(0.0, 1e10))
+    def wait(self, have: int, until: float | None) -> None:
+        awaited = Awaited("discover_intents", 80, have, since=BEGAN, until=until, precision=0.7)
+        self.change(replace(self.incident, awaited=awaited))
+
     @rule()
     def recover(self) -> None:
         ended = with_check(self.incident, check("recovered", self.now))
@@ -304,6 +317,7 @@ class IncidentMachine(RuleBasedStateMachine):
         incident = self.incident
         assert Incident.from_json(json.loads(json.dumps(incident.to_json(), allow_nan=False))) == incident
         assert (incident.ended_at is None) == (incident.status != "recovered")
+        assert incident.ended_at is None or incident.awaited is None
         assert [remedy.key for remedy in incident.remedies] == [
             f"{incident.id}/{ordinal}-{remedy.action}" for ordinal, remedy in enumerate(incident.remedies, 1)
         ]

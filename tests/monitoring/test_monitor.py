@@ -2,16 +2,18 @@
 
 import sqlite3
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from monitoring.course import WaitRule
 from monitoring.errors import HookFailed, LogUnavailable
 from monitoring.incident_store import IncidentStore
 from monitoring.remedies import ActionResult, SignalRecord
 from monitoring.signals import Verdict
 from monitoring.snapshot import Health
 from monitoring.state_file import StateFile
-from tests.monitoring.event_logs import KEY, WrittenLog, prediction
+from tests.monitoring.event_logs import BEGAN, EMBEDDING, KEY, WrittenLog, label, prediction
 from tests.monitoring.monitored import DONE, HandDeliverer, Monitored, measured
 
 BROAD = measured("segment_concentration", Verdict.OK)
@@ -258,6 +260,112 @@ class TestResuming:
         state.connection.execute("DROP TRIGGER refuse")
         run.turn(1)
         assert (len(IncidentStore(state).open()), run.deliverer.keys) == (1, ["1-retrain"])
+
+
+class TestWaitingForWhatIsNew:
+    """Discovery waits for 30 utterances, an hour at most, and is tried once."""
+
+    WAITS: ClassVar = {"discover_intents": WaitRule(30, 3600.0)}
+
+    def monitored(self, log: WrittenLog, state: StateFile, now: float = BEGAN) -> Monitored:
+        """As a process that starts now."""
+        run = Monitored(log, state, now, waits=self.WAITS, attempts=1)
+        run.watches.say(measured("ood_precision", Verdict.BREACHED))
+        return run
+
+    def come(self, run: Monitored, n: int, policy: str = "1.1") -> None:
+        """So many utterances that are decided ood, and labelled with an intent; then a turn."""
+        for _ in range(n):
+            run.now += 1.0
+            event = prediction(
+                int(run.now - BEGAN) + 10**6,
+                at=run.now,
+                policy=policy,
+                intents=(),
+                is_ood=True,
+                embedding=EMBEDDING,
+            )
+            run.log.predict(event)
+            run.log.label(label(event.request_id, "refund"), run.now)
+        run.monitor.take_in(run.now)
+        run.monitor.assess(run.now)
+        run.monitor.deliver(run.now)
+
+    def test_nothing_is_tried_before_enough_has_come(self, log: WrittenLog, state: StateFile) -> None:
+        """Everybody sees how many of how many; nothing waits in the outbox."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        self.come(run, 5)
+        [incident] = run.snapshot.open_incidents
+        assert incident.awaited is not None
+        assert (incident.awaited.have, incident.awaited.need) == (10, 30)
+        assert (run.deliverer.started, run.snapshot.outbox_waiting) == ([], 0)
+        self.come(run, 20)
+        [request] = run.deliverer.started
+        assert request.awaited is not None
+        assert request.awaited.have == 30
+
+    def test_killed_while_it_waits_it_waits_on(self, log: WrittenLog, state: StateFile) -> None:
+        """As often as may be, with one try: none of it was used up, and the end of the wait stays where it was."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        self.come(run, 5)
+        [before] = run.snapshot.open_incidents
+        for _ in range(3):
+            run = self.monitored(log, state, run.now)
+            assert run.snapshot.open_incidents == (before,)
+        self.come(run, 20)
+        assert run.deliverer.keys == ["1-discover_intents"]
+        run.deliverer.end()
+        self.come(run, 1)
+        [incident] = run.snapshot.open_incidents
+        [remedy] = incident.remedies
+        assert (remedy.result, remedy.attempts) == (DONE, 1)
+
+    def test_killed_between_the_request_and_its_try_it_is_tried(self, log: WrittenLog, state: StateFile) -> None:
+        """The request was saved with the end of the wait."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        run.deliverer.is_busy = lambda action: True  # type: ignore[method-assign]
+        self.come(run, 30)
+        assert (run.deliverer.started, run.snapshot.outbox_waiting) == ([], 1)
+        resumed = self.monitored(log, state, run.now)
+        resumed.turn()
+        assert resumed.deliverer.keys == ["1-discover_intents"]
+
+    def test_it_holds_up_nothing_else(self, log: WrittenLog, state: StateFile) -> None:
+        """Other incidents have their remedies meanwhile."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        self.come(run, 5)
+        run.watches.say(measured("ood_precision", Verdict.BREACHED), *SLOW)
+        run.turn(2)
+        assert run.deliverer.keys == ["1-tune_batching"]
+
+    def test_the_longest_wait_ends_without_anything_new(self, log: WrittenLog, state: StateFile) -> None:
+        """Time passes for the sidecar although no event comes; no walk is made for it."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        self.come(run, 5)
+        for seconds in (3599.0, 2.0):
+            assert run.deliverer.started == []
+            run.now += seconds
+            assert not run.monitor.assess(run.now)
+            run.monitor.deliver(run.now)
+        [request] = run.deliverer.started
+        assert request.awaited is not None
+        assert (request.awaited.have, request.awaited.is_short) == (10, True)
+
+    def test_another_policy_meanwhile_hides_nothing(self, log: WrittenLog, state: StateFile) -> None:
+        """Embeddings are the version's: what came under the one before counts too."""
+        run = self.monitored(log, state)
+        self.come(run, 5)
+        self.come(run, 15)
+        self.come(run, 10, policy="1.2")
+        [request] = run.deliverer.started
+        assert request.stream.policy == "1.2"
+        assert request.awaited is not None
+        assert request.awaited.have == 30
 
 
 def test_stream_that_was_forgotten_ends_its_requests(log: WrittenLog, state: StateFile) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring.observations import StreamKey
-from monitoring.remedies import ActionRequest, ActionResult, SignalRecord, json_able
+from monitoring.remedies import ActionRequest, ActionResult, Awaited, SignalRecord, json_able
 from monitoring.signals import Signal, Verdict
 
 NAN = float("nan")
@@ -51,6 +52,16 @@ def test_request_comes_back_as_it_was() -> None:
     assert ActionRequest.from_json(body) == request
     assert body["stream"] == {"version": "3", "policy": "3.1", "role": "champion"}
     assert body["path"] == ["down", "broad"]
+
+
+def test_request_says_what_was_waited_for() -> None:
+    """One that an older sidecar left in its state says nothing of it."""
+    awaited = Awaited("discover_intents", 80, 81, since=12.0, until=3612.0, precision=0.7)
+    request = ActionRequest("i/1-discover_intents", "i", "discover_intents", STREAM, 17.5, (), (), None, awaited)
+    body = through_json(request.to_json())
+    assert ActionRequest.from_json(body) == request
+    del body["awaited"]
+    assert ActionRequest.from_json(body) == replace(request, awaited=None)
 
 
 def test_result_comes_back_as_it_was() -> None:

@@ -16,7 +16,7 @@ from monitoring.incident_store import IncidentStore
 from monitoring.incidents import Check, Incident, Remedy
 from monitoring.observations import StreamKey
 from monitoring.reference_window import pin
-from monitoring.remedies import ActionResult, SignalRecord
+from monitoring.remedies import ActionResult, Awaited, SignalRecord
 from monitoring.report_rows import read_range
 from monitoring.state_file import StateFile
 from monitoring.windows import Window
@@ -122,6 +122,7 @@ def hostile_incident() -> Incident:
         f"channel={HOSTILE}",
         (remedy,),
         "needs_people",
+        awaited=Awaited("discover_intents", 80, 23, since=BEGAN, until=BEGAN + 9000, precision=0.7),
     )
 
 
@@ -154,6 +155,7 @@ def test_report_shows_every_part(full_page: str) -> None:
     assert "T = 1.4 on 450 labels" in page
     assert "0.0130" in page
     assert "Check 2023-11-14 22:28:20 UTC: recovered. ECE is back" in page
+    assert "discover_intents waits: about 23 utterances of what is new" in page
     assert re.search(r"<th scope=\"row\">ECE, equal width, debiased</th>.*?breached", page)
     drawn = pictures(page)
     assert len(drawn) == len(re.findall("<figure>", page)) == 9
