@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.average import CannotAverage, average
 from model_repo.pipeline.dataset import encode, read_utterances
 from model_repo.pipeline.export import export, run_network
 from model_repo.pipeline.network import load_checkpoint
-from model_repo.pipeline.quantise import CannotQuantise, measured_steps, quantise
+from model_repo.pipeline.quantise import CannotQuantise, halve_rest, measured_steps, quantise
 from model_repo.pipeline.quantised import QuantisedLinear, steps_of
 from model_repo.pipeline.settings import Preset, QuantiseSettings
 from model_repo.pipeline.train import load_outputs, plain_tokenizer, train
 from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
+from tests.tiny_artefact import quantised_network
 
 
 @pytest.fixture(name="data", scope="module")
@@ -72,6 +74,18 @@ def test_export_is_in_eight_bits_and_decides_as_it_was_trained(quantised: Path, 
     report = export(quantised / "checkpoint", tmp_path / "artefact", texts, policy, max_tokens=32)
     assert (report.precision, report.decisions_equal) == ("int8", 1.0)
     assert report.max_logit_difference < 0.02
+
+
+def test_what_is_stored_in_half_precision_is_judged_so() -> None:
+    """Tables of embeddings are rounded, the weights of layers that round are not, nor norms and biases."""
+    network = quantised_network()
+    table = torch.nn.Embedding(200, 32)
+    network.encoder.embeddings.word_embeddings = table
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    halve_rest(network)
+    changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {"encoder.embeddings.word_embeddings.weight"}
+    assert torch.equal(table.weight, table.weight.half().float())
 
 
 def test_steps_cover_what_the_layers_are_given_and_not_the_padding(run: Path) -> None:
