@@ -33,7 +33,7 @@ class Settings(BaseModel):
     model_poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 0.5
     """How often the deployment is looked at. Lower notices a change sooner; one small file is read each time, which
     takes a third of a millisecond of a core with the longest history."""
-    inference_threads: Annotated[int, Field(ge=1, le=64)] = 1
+    inference_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Threads that run micro-batches, several at once. More answer more requests a second, each of them later."""
     engine_threads: Annotated[int, Field(ge=0, le=64)] = 0
     """Cores that compute one micro-batch; 0 shares the cores out among the inference threads."""
