@@ -326,7 +326,10 @@ def _compile_neuron(args: argparse.Namespace) -> None:
         args.auto_cast_type,
         has_device=any(Path("/dev").glob("neuron*")),
     )
-    manifest = stage.compile_programs(settings, stack, authored_texts(args.texts or TEXTS))
+    try:
+        manifest = stage.compile_programs(settings, stack, authored_texts(args.texts or TEXTS))
+    except (stage.RoundedNetwork, stage.WrongCheckpoint, FileExistsError) as refused:
+        raise SystemExit(str(refused)) from None
     print(f"{len(manifest.programs)} programs in {settings.out}, by torch-neuronx {stack.release}")
 
 

@@ -232,7 +232,7 @@ def _model_example() -> dict[str, Any]:
         "intents": ["order_tracking", "promotion", "faq"],
         "high_risk": ["order_tracking"],
         "backend": "onnxruntime",
-        "precision": "fp32",
+        "precision": "int8",
         "max_tokens": 128,
         "created": "2026-01-31T09:00:00+00:00",
         "deployment": 7,

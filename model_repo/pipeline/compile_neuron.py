@@ -48,6 +48,10 @@ class WrongCheckpoint(ValueError):
     """The checkpoint is not the network that the version was exported from."""
 
 
+class RoundedNetwork(ValueError):
+    """The version computes in 8 bits, and its decisions do not survive products in bfloat16."""
+
+
 @dataclass(frozen=True)
 class CompileSettings:
     """What to compile and how."""
@@ -92,17 +96,21 @@ def compile_programs(
     Compile every size and write the folder, whole or not at all.
 
     ``texts`` are what golden utterances are drawn from. Raises FileExistsError rather than overwrite,
-    WrongCheckpoint, or whatever the compiler raises for an operator that it does not know.
+    RoundedNetwork, WrongCheckpoint, or whatever the compiler raises for an operator that it does not know.
     """
     # Torch is needed from here on; the probe has shown that the right one is there.
     from model_repo.pipeline.export import run_network
     from model_repo.pipeline.network import load_checkpoint
     from model_repo.pipeline.packed import PackedRouter
-    from model_repo.pipeline.quantised import PlainRounding
 
     if settings.out.exists():
         raise FileExistsError(f"{settings.out} exists and is not overwritten")
     spec = EngineSpec.from_json(json.loads((settings.version / ENGINE_FILE).read_text(encoding="utf-8")))
+    if spec.precision == "int8":
+        raise RoundedNetwork(
+            f"{settings.version} computes in 8 bits, whose rounding bfloat16 does not repeat: compile a version in "
+            "fp32, made from the run that was quantised"
+        )
     network = load_checkpoint(settings.checkpoint).network
     tokenizer = Tokenizer.from_file(str(settings.version / TOKENIZER_FILE))
     golden = golden_utterances([encoding.ids for encoding in tokenizer.encode_batch(list(texts))])
@@ -113,7 +121,7 @@ def compile_programs(
     with TemporaryDirectory(prefix=".compiling-", dir=settings.out.parent) as made:
         folder = Path(made) / "programs"
         folder.mkdir()
-        graph = PackedRouter(network, spec.slots, PlainRounding).eval()
+        graph = PackedRouter(network, spec.slots).eval()
         programs = [
             _compile(graph, size, example_row(golden, spec.slots, size), settings, stack, folder)
             for size in settings.sizes

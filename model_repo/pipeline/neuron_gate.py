@@ -27,7 +27,6 @@ from model_repo.contract.packing import pack, rows
 from model_repo.contract.policy import Policy
 from model_repo.contract.ranking import auroc
 from model_repo.pipeline.packed import PackedRouter
-from model_repo.pipeline.quantised import PlainRounding
 
 LABEL = "emulated bf16"
 
@@ -226,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoint = load_checkpoint(args.run / "checkpoint")
     ids = _encode(checkpoint.tokenizer_file, test)
     reference = run_network(checkpoint.network, ids)
-    candidate = run_emulated(PackedRouter(checkpoint.network, 32, PlainRounding).eval(), ids)
+    candidate = run_emulated(PackedRouter(checkpoint.network, 32).eval(), ids)
     report = gate(reference, candidate, policy, truth_of(test, taxonomy).targets, LABEL)
     text = json.dumps(asdict(report), indent=2)
     print(text)

@@ -6,7 +6,6 @@ matrix product. The only free size is the number of tokens, so one graph (or a f
 every mixture of lengths, and no long utterance slows short ones.
 """
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -22,14 +21,14 @@ class PackedRouter(nn.Module):
     A trained network rewritten for packed rows. Shares the weights of ``network`` except those fused or rounded.
 
     ``slots`` is the number of utterances that one row can hold: outputs always have that many rows, and
-    rows without a token are zeros pooled, to be dropped by the caller. ``rounding`` is used where layers round.
+    rows without a token are zeros pooled, to be dropped by the caller.
     """
 
-    def __init__(self, network: RouterNetwork, slots: int, rounding: type[Rounding] = Rounding) -> None:
+    def __init__(self, network: RouterNetwork, slots: int) -> None:
         super().__init__()
         encoder = network.encoder
         self.embeddings = encoder.embeddings
-        self.layers = nn.ModuleList(_PackedLayer(layer, rounding) for layer in encoder.transformer.layer)
+        self.layers = nn.ModuleList(_PackedLayer(layer) for layer in encoder.transformer.layer)
         self.classifier = network.classifier
         self.age = network.age
         self.slots = slots
@@ -62,18 +61,18 @@ class PackedRouter(nn.Module):
 class _PackedLayer(nn.Module):
     """One transformer block on (1, T, H), with query, key and value computed by one matrix product."""
 
-    def __init__(self, block: Any, rounding: type[Rounding]) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         attention = block.attention
         parts = (attention.q_lin, attention.k_lin, attention.v_lin)
         self.n_heads = int(attention.n_heads)
         self.head_size = int(attention.q_lin.out_features) // self.n_heads
-        self.qkv = _fused(parts, rounding)
-        self.out = _fused([attention.out_lin], rounding)
+        self.qkv = _fused(*parts)
+        self.out = _fused(attention.out_lin)
         self.attention_norm = block.sa_layer_norm
-        self.ffn_in = _fused([block.ffn.lin1], rounding)
+        self.ffn_in = _fused(block.ffn.lin1)
         self.activation = block.ffn.activation
-        self.ffn_out = _fused([block.ffn.lin2], rounding)
+        self.ffn_out = _fused(block.ffn.lin2)
         self.ffn_norm = block.output_layer_norm
 
     def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ class _PackedLayer(nn.Module):
         return cast(Tensor, self.out(context.transpose(0, 1).reshape(1, -1, self.n_heads * self.head_size)))
 
 
-def _fused(layers: Sequence[nn.Linear], rounding: type[Rounding]) -> nn.Module:
+def _fused(*layers: nn.Linear) -> nn.Module:
     """Layers of one input as one; where they round, the weights are rounded here, once, and the input each time."""
     if len(layers) == 1 and not isinstance(layers[0], QuantisedLinear):
         return layers[0]
@@ -102,4 +101,4 @@ def _fused(layers: Sequence[nn.Linear], rounding: type[Rounding]) -> nn.Module:
     steps = {layer.rounding.steps for layer in layers if isinstance(layer, QuantisedLinear)}
     if len(steps) > 1:
         raise ValueError(f"layers of one input round it differently: {steps}")
-    return nn.Sequential(*map(rounding, steps), fused)
+    return nn.Sequential(*map(Rounding, steps), fused)

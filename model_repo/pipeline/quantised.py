@@ -54,15 +54,6 @@ class Rounding(nn.Module):
         return torch.fake_quantize_per_tensor_affine(hidden, self.steps.scale, self.steps.zero_point, 0, INPUT_STEPS)
 
 
-class PlainRounding(Rounding):
-    """The same in operators that every tracer knows, for inference alone: no gradient passes it."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """As Rounding."""
-        codes = (hidden * (1.0 / self.steps.scale)).round() + self.steps.zero_point
-        return (codes.clamp(0, INPUT_STEPS) - self.steps.zero_point) * self.steps.scale
-
-
 class QuantisedLinear(nn.Linear):
     """A linear layer with rounded inputs and weights. It keeps and trains the unrounded ones, under the same names."""
 

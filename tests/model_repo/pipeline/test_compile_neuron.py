@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,18 @@ from model_repo.contract.packing import pack
 from model_repo.pipeline.compile_neuron import (
     SIZES,
     CompileSettings,
+    RoundedNetwork,
     WrongCheckpoint,
     compile_programs,
     example_row,
     golden_utterances,
 )
-from model_repo.pipeline.network import RouterNetwork, save_checkpoint
+from model_repo.pipeline.network import save_checkpoint
 from model_repo.pipeline.packed import PackedRouter
-from model_repo.pipeline.quantised import PlainRounding
 from model_repo.store import sha256_of
 from tests.neuron_stub.compiled import RELEASES, STACK, TEXTS, compiled, settings
 from tests.neuron_stub.compiled import SIZES as TINY_SIZES
-from tests.tiny_artefact import TAXONOMY, quantised_network, tiny_artefact, tiny_network
+from tests.tiny_artefact import TAXONOMY, tiny_artefact, tiny_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 
@@ -109,20 +108,13 @@ def test_another_checkpoint_is_refused_and_leaves_nothing(tmp_path: Path) -> Non
     assert not out.parent.exists()
 
 
-def test_network_that_rounds_is_compiled_rounding(tmp_path: Path) -> None:
-    """A program gives what the checkpoint gives, and its graph has no operator that the compiler lacks."""
+def test_version_in_eight_bits_is_refused(tmp_path: Path) -> None:
+    """Before anything is compiled: the device would round elsewhere than the network was trained to."""
     checkpoint, version, _ = tiny_artefact(is_quantised=True)
     asked = dataclasses.replace(settings(tmp_path / "neuron"), checkpoint=checkpoint, version=version)
-    compile_programs(asked, STACK, TEXTS, RELEASES.__getitem__)
-    with np.load(tmp_path / "neuron" / GOLDEN_FILE, allow_pickle=False) as arrays:
-        length, ids, expected = int(arrays["lengths"][0]), arrays["token_ids"], arrays["logits"][0]
-    program = torch.jit.load(str(tmp_path / "neuron" / f"t{TINY_SIZES[-1]}.pt"))
-    spec = EngineSpec.from_json(json.loads((version / "engine.json").read_text(encoding="utf-8")))
-    row = pack([ids[:length].tolist()], spec.slots, TINY_SIZES[-1])
-    logits = program(*(torch.from_numpy(array.copy()) for array in row.arrays))[0][0]
-    np.testing.assert_allclose(logits.detach().numpy(), expected, atol=0.05)
-    assert "aten::round" in str(program.inlined_graph)
-    assert "fake_quantize" not in str(program.inlined_graph)
+    with pytest.raises(RoundedNetwork, match="computes in 8 bits"):
+        compile_programs(asked, STACK, TEXTS, RELEASES.__getitem__)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failing_compiler_leaves_nothing(tmp_path: Path) -> None:
@@ -150,9 +142,8 @@ def test_largest_program_holds_a_full_row_of_the_export() -> None:
     assert SIZES[-1] == EngineSpec.from_json(data).max_row_tokens
 
 
-@pytest.mark.parametrize("made", [tiny_network, quantised_network])
-def test_packed_graph_makes_no_tensor_on_the_cpu(made: Callable[[], RouterNetwork]) -> None:
+def test_packed_graph_makes_no_tensor_on_the_cpu() -> None:
     """A tracer runs it on the accelerator's tensors: on another device every tensor must be of that device."""
-    graph = PackedRouter(made(), 4, PlainRounding).eval().to("meta")
+    graph = PackedRouter(tiny_network(), 4).eval().to("meta")
     rows = (torch.zeros(8, dtype=torch.int32, device="meta") for _ in range(3))
     assert [output.device.type for output in graph(*rows)] == ["meta"] * 3

@@ -8,9 +8,7 @@ from model_repo.pipeline.quantised import (
     INPUT_STEPS,
     WEIGHT_STEPS,
     InputSteps,
-    PlainRounding,
     QuantisedLinear,
-    Rounding,
     quantise_layers,
     steps_of,
 )
@@ -75,14 +73,6 @@ def test_gradient_passes_the_rounding_but_not_the_ends() -> None:
     torch.testing.assert_close(inputs.grad[0], expected)
     assert linear.weight.grad is not None
     assert (linear.weight.grad[:, 0] != 0).all()
-
-
-def test_plain_operators_round_alike() -> None:
-    """For compilers that know no other: the same numbers, beyond the ends too."""
-    steps = InputSteps.covering(-1.7, 2.9)
-    hidden = torch.linspace(-4, 5, 2001)
-    torch.testing.assert_close(PlainRounding(steps)(hidden), Rounding(steps)(hidden), atol=1e-6, rtol=1e-6)
-    assert 100 < len(PlainRounding(steps)(hidden).unique()) <= INPUT_STEPS + 1
 
 
 def test_only_named_layers_round_and_keep_their_parameters() -> None:
