@@ -143,14 +143,14 @@ class Watcher:
             if s["verdict"] == "breached" and s["value"] is not None
         )
         self._once(f"{name}/began", f"INCIDENT  {' > '.join(incident['path'])}; {evidence}")
-        if (awaited := incident["awaited"]) is not None:
-            words = f"  waiting  {awaited['action']}: about {awaited['have']} utterances of what is new"
-            self._once(f"{name}/{awaited['need']}", f"{words}, {awaited['need']} are enough ({name})")
         for remedy in incident["remedies"]:
             self._once(remedy["key"], f"  asked    {remedy['action']} ({name})")
             if remedy["result"] is not None:
                 result = remedy["result"]
                 self._once(f"{remedy['key']}/result", f"  {result['outcome']:<8} {remedy['action']}: {result['words']}")
+        if (awaited := incident["awaited"]) is not None:
+            words = f"  waiting  {awaited['action']}: about {awaited['have']} utterances of what is new"
+            self._once(f"{name}/{awaited['need']}", f"{words}, {awaited['need']} are enough ({name})")
         if incident["status"] != "open":
             self._once(f"{name}/{incident['status']}", f"  {incident['status'].upper()}  {name}")
 
