@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,14 @@ class Asked:
     text: str
 
 
-def bodies_of(asked: Sequence[Asked], folder: Path, model_repo: Path | None = None) -> Mapping[str, str]:
+def bodies_of(
+    asked: Sequence[Asked], folder: Path, model_repo: Path | None = None, tell: Callable[[int], None] | None = None
+) -> Mapping[str, str]:
     """
     The prediction event of each request id, as the service wrote it, with its embedding; nobody is refused.
 
-    The log lies in ``folder``. Raises RuntimeError when the service does not start or leaves one without an event.
+    The log lies in ``folder``. ``tell`` hears after each batch how many are answered. Raises RuntimeError when the
+    service does not start or leaves one without an event.
     """
     log = folder / "events.sqlite"
     settings = {
@@ -47,6 +50,8 @@ def bodies_of(asked: Sequence[Asked], folder: Path, model_repo: Path | None = No
     with _service(settings, folder / "service.log") as url:
         for start in range(0, len(asked), BATCH):
             _route(url, asked[start : start + BATCH])
+            if tell is not None:
+                tell(min(start + BATCH, len(asked)))
     with closing(sqlite3.connect(log)) as connection:
         bodies = dict(connection.execute("SELECT request_id, body FROM predictions WHERE body LIKE '%champion%'"))
     lost = [one.request_id for one in asked if one.request_id not in bodies]
