@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from service.backends.artefact import read_spec
 from service.backends.protocol import Backend
 
 Engine = Literal["auto", "onnxruntime", "openvino", "neuron"]
@@ -19,9 +20,9 @@ def open_backend(
     The model of an artefact folder, ready to warm up, for ``workers`` threads that call it at once; each call is
     computed on ``threads`` cores.
 
-    ``auto`` takes OpenVINO where the CPU has AMX tiles (measured there on an fp32 artefact: 0.52 ms an utterance in
-    bfloat16 against 1.56 for ONNX Runtime in int8), and ONNX Runtime elsewhere. Naming an engine takes that one or
-    fails.
+    ``auto`` takes OpenVINO for an fp32 artefact where the CPU has AMX tiles (measured there: 0.52 ms an utterance in
+    bfloat16 against 1.56 for ONNX Runtime in int8), and ONNX Runtime else: an int8 artefact was checked on it, and
+    OpenVINO decides 1 utterance in 110 otherwise. Naming an engine takes that one or fails.
     Raises FileMissing, BadManifest, BackendFailed, or NeuronRefused with the reason.
     """
     flags = read_cpu_flags() if cpu_flags is None else cpu_flags
@@ -30,7 +31,7 @@ def open_backend(
         from service.backends.neuron import open_neuron
 
         return open_neuron(folder)
-    if engine == "openvino" or (engine == "auto" and has_matrix_tiles(flags)):
+    if engine == "openvino" or (engine == "auto" and has_matrix_tiles(flags) and read_spec(folder).precision == "fp32"):
         from service.backends.openvino import OpenVinoBackend
 
         return OpenVinoBackend(folder, precision="bf16", workers=workers, threads=threads)

@@ -194,6 +194,11 @@ class TestChoice:
         chosen = open_backend(tiny_artefact()[1], cpu_flags=frozenset({"avx2"}))
         assert (chosen.name, chosen.precision) == ("onnxruntime", "fp32")
 
+    def test_int8_stays_with_the_engine_it_was_checked_on(self) -> None:
+        """Whatever the CPU has."""
+        chosen = open_backend(tiny_artefact(is_quantised=True)[1], cpu_flags=frozenset({"amx_tile", "amx_bf16"}))
+        assert (chosen.name, chosen.precision) == ("onnxruntime", "int8")
+
     def test_precision_that_the_cpu_lacks_is_refused_not_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Rather than computed in something else unsaid. Only the engine knows: it does bfloat16 without AMX too."""
         compiled = openvino_backend._compile
