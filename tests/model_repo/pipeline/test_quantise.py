@@ -5,16 +5,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from model_repo.contract.engine import MODEL_FILE
 from model_repo.contract.policy import Policy
+from model_repo.pipeline import quantise as stage
 from model_repo.pipeline.average import CannotAverage, average
 from model_repo.pipeline.dataset import encode, read_utterances
 from model_repo.pipeline.export import export, run_network
+from model_repo.pipeline.losses import concentrate
 from model_repo.pipeline.network import load_checkpoint
 from model_repo.pipeline.quantise import CannotQuantise, halve_rest, measured_steps, quantise
-from model_repo.pipeline.quantised import QuantisedLinear, steps_of
+from model_repo.pipeline.quantised import WEIGHT_STEPS, QuantisedLinear, steps_of
 from model_repo.pipeline.settings import Preset, QuantiseSettings
 from model_repo.pipeline.train import load_outputs, plain_tokenizer, train
 from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
@@ -74,6 +78,11 @@ def test_export_is_in_eight_bits_and_decides_as_it_was_trained(quantised: Path, 
     report = export(quantised / "checkpoint", tmp_path / "artefact", texts, policy, max_tokens=32)
     assert (report.precision, report.decisions_equal) == ("int8", 1.0)
     assert report.max_logit_difference < 0.02
+    graph = onnx.load(tmp_path / "artefact" / MODEL_FILE).graph
+    weights = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 2]
+    # Query, key and value are one product; beside it the projection and the two of the feed-forward part.
+    assert len(weights) == 4 * 2
+    assert all(np.abs(onnx.numpy_helper.to_array(weight)).max() == WEIGHT_STEPS for weight in weights)
 
 
 def test_what_is_stored_in_half_precision_is_judged_so() -> None:
@@ -86,6 +95,35 @@ def test_what_is_stored_in_half_precision_is_judged_so() -> None:
     changed = {name for name, parameter in network.named_parameters() if not torch.equal(parameter, before[name])}
     assert changed == {"encoder.embeddings.word_embeddings.weight"}
     assert torch.equal(table.weight, table.weight.half().float())
+
+
+def test_run_is_written_as_it_will_be_stored(
+    run: Path, data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables of the checkpoint are on the steps of half precision already, and its outputs are theirs."""
+    monkeypatch.setattr(stage, "HALF_PRECISION_ABOVE", 100)
+    network = load_checkpoint(quantise(run, data, tmp_path / "out", preset)).network
+    table = network.encoder.embeddings.word_embeddings.weight
+    assert torch.equal(table, table.half().float())
+
+
+def test_targets_follow_the_choice_from_the_first_epoch_on(
+    run: Path, data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network has a choice by then; with the share, and the weight of the others, of these settings."""
+    shares = []
+
+    def watched(targets: torch.Tensor, logits: torch.Tensor, share: float) -> torch.Tensor:
+        shares.append(share)
+        return concentrate(targets, logits, share)
+
+    monkeypatch.setattr("model_repo.pipeline.train.concentrate", watched)
+    quantise(run, data, tmp_path / "out", preset)
+    assert set(shares) == {0.9}
+    assert preset.quantise is not None
+    settings = preset.quantise.replaced_in(preset)
+    assert (settings.loss.others, settings.train.epochs, settings.train.head_learning_rate) == (1.0, 1, 1e-3)
+    assert settings.loss.energy == preset.loss.energy
 
 
 def test_steps_cover_what_the_layers_are_given_and_not_the_padding(run: Path) -> None:
@@ -103,8 +141,6 @@ def test_interrupted_run_goes_on_to_the_same_end(run: Path, data: Path, preset: 
     assert preset.quantise is not None
     two = replace(preset, quantise=replace(preset.quantise, epochs=2))
     whole = quantise(run, data, tmp_path / "whole", two)
-
-    from model_repo.pipeline import quantise as stage
 
     class Killed(RuntimeError):
         pass
