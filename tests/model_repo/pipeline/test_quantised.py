@@ -48,6 +48,11 @@ def test_every_weight_lies_on_one_of_127_steps_of_its_row() -> None:
     assert not torch.equal(rounded, trained)
 
 
+def test_two_products_fit_sixteen_bits() -> None:
+    """CPUs without VNNI add them in pairs, and overflow silently."""
+    assert 2 * INPUT_STEPS * WEIGHT_STEPS < 2**15
+
+
 def test_output_is_that_of_integers() -> None:
     """As an engine computes it: sums of integer products, scaled at the end."""
     steps = InputSteps.covering(-2.0, 2.5)
