@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from model_repo.store import Store
 from service.settings import Settings
 from tests.monitoring.sidecar_running import sidecar
 from tests.service.running import ROOT, free_port, post, started
@@ -50,6 +51,7 @@ def connect(port: int) -> "contextlib.closing[http.client.HTTPConnection]":
 def test_what_is_posted_is_counted_and_the_service_outlives_the_sidecar(tmp_path: Path, service: int) -> None:
     """Messages and labels over HTTP, on one side; their counts, accuracy and confidence on the other."""
     settings = {"MONITOR_MODEL_REPO": str(Settings().model_repo)}
+    shipped = Store(Settings().model_repo).deployment().champion.version
     with sidecar(tmp_path, **settings) as running, connect(service) as connection:
         running.module = "monitoring"
         running.start()
@@ -68,7 +70,7 @@ def test_what_is_posted_is_counted_and_the_service_outlives_the_sidecar(tmp_path
                 labelled, right = labelled + 1, right + is_right
         read = running.wait_until_read(ASKED + labelled)
         [stream] = read["streams"]
-        assert (stream["version"], stream["role"]) == ("1", "champion")
+        assert (stream["version"], stream["role"]) == (shipped, "champion")
         assert (stream["predictions"], stream["labelled"], stream["correct"], stream["ood"]) == (
             ASKED,
             labelled,
@@ -87,6 +89,6 @@ def test_what_is_posted_is_counted_and_the_service_outlives_the_sidecar(tmp_path
 
         assert running.end(signal.SIGKILL) == -signal.SIGKILL
         status, answer = post(connection, "/route", {"text": TEXTS[0]})
-        assert (status, answer["model"]["version"]) == (200, "1")
+        assert (status, answer["model"]["version"]) == (200, shipped)
         running.start()
         assert running.wait_until_read(ASKED + labelled + 1)["streams"][0]["predictions"] == ASKED + 1
