@@ -242,11 +242,11 @@ def _quantise(args: argparse.Namespace) -> None:
 
 def _version(args: argparse.Namespace) -> None:
     from model_repo.pipeline.dataset import read_taxonomy
-    from model_repo.pipeline.version import VersionSettings, digest_of_version, make_version
+    from model_repo.pipeline.version import MIN_DECISIONS_EQUAL, VersionSettings, digest_of_version, make_version
 
     store = Store(args.repository)
     seed = int(json.loads((args.run / "train.json").read_text(encoding="utf-8"))["seed"])
-    settings = VersionSettings(0.995, seed, (f"make train PRESET={args.preset}",))
+    settings = VersionSettings(MIN_DECISIONS_EQUAL, seed, (f"make train PRESET={args.preset}",))
     manifest, policy = make_version(args.run, args.data, args.out, store, read_taxonomy(args.data), settings)
     print(f"version {manifest.version}: digest {digest_of_version(manifest)}")
     if args.promote:

@@ -34,8 +34,8 @@ class InputSteps:
         """
         The smallest steps that reach from ``low`` to ``high``, with 0 on one of them.
 
-        >>> InputSteps.covering(-1.0, 4.1)
-        InputSteps(scale=0.02, zero_point=50)
+        >>> InputSteps.covering(-1.0, 254.0)
+        InputSteps(scale=1.0, zero_point=1)
         """
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / INPUT_STEPS, 1e-6)

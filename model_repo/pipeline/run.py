@@ -22,7 +22,7 @@ from model_repo.pipeline.measures import judge, measures
 from model_repo.pipeline.quantise import quantise
 from model_repo.pipeline.settings import Preset
 from model_repo.pipeline.train import load_outputs, train
-from model_repo.pipeline.version import VersionSettings, make_version
+from model_repo.pipeline.version import MIN_DECISIONS_EQUAL, VersionSettings, make_version
 from model_repo.store import Store
 
 AVERAGED = "averaged"
@@ -60,7 +60,8 @@ def run(
         best = out / QUANTISED
         spread[QUANTISED] = _figures(best, *_held_out(data), taxonomy)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
-    settings = VersionSettings(min_decisions_equal=0.995, seed=seeds[0], commands=(command,))
+    parity = preset.quantise.min_decisions_equal if preset.quantise else MIN_DECISIONS_EQUAL
+    settings = VersionSettings(min_decisions_equal=parity, seed=seeds[0], commands=(command,))
     store.root.mkdir(parents=True, exist_ok=True)
     manifest, policy = make_version(best, data, out / "version", store, taxonomy, settings)
     store.promote(manifest.version, policy.revision, made_by)

@@ -41,6 +41,8 @@ class QuantiseSettings:
     encoder_learning_rate: float
     choice_share: float
     others: float
+    min_decisions_equal: float
+    """Share of decisions that the artefact must have in common with the network; an fp32 one must have 0.995."""
 
     def replaced_in(self, preset: "Preset") -> "Preset":
         """``preset`` with these settings in the places of its own."""

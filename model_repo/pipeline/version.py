@@ -32,6 +32,8 @@ from model_repo.store import Store, sha256_of
 
 PINNED = ("torch", "transformers", "tokenizers", "numpy", "onnx", "onnxruntime")
 CARD = "model_card.md"
+MIN_DECISIONS_EQUAL = 0.995
+"""Parity that a version which ships must reach."""
 OWN_LICENCE = "free for any purpose"
 OWN_ORIGINS = {AUTHORED: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
 CUSTOMERS_LICENCE = "customers' own, not for publication"

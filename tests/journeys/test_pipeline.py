@@ -27,7 +27,7 @@ def test_smoke_preset_runs_every_stage_and_leaves_a_version_that_answers(tmp_pat
     assert figures["intents.accuracy"]["n"] > 100
     # Ten intents: chance is 0.1, and one epoch is far beyond it.
     assert figures["intents.accuracy"]["low"] > 0.3
-    assert version.manifest.training["parity"]["decisions_equal"] >= 0.995
+    assert version.manifest.training["parity"]["decisions_equal"] >= 0.97
     assert version.manifest.training["n_train"] > 1000
     card = version.file("model_card.md").read_text(encoding="utf-8")
     assert "generator" in card

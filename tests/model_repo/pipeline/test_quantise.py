@@ -66,7 +66,7 @@ def test_outputs_and_record_are_those_of_the_rounding_network(run: Path, quantis
     np.testing.assert_allclose(outputs, again.logits, atol=1e-4)
     assert not np.allclose(outputs, before, atol=1e-2)
     record = json.loads((quantised / "train.json").read_text())
-    assert record["quantised"] == asdict(QuantiseSettings(1, 1e-3, 1e-3, 0.9, 1.0))
+    assert record["quantised"] == asdict(QuantiseSettings(1, 1e-3, 1e-3, 0.9, 1.0, 0.995))
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 1]
     assert record["epochs"][-1]["top1"] > 0.7
 
