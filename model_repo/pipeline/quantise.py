@@ -23,7 +23,7 @@ from model_repo.pipeline.settings import Preset
 from model_repo.pipeline.train import STATE, fit, plain_tokenizer, save_run
 
 MEASURED = 2000
-"""Training utterances that the steps are measured on: the ends move by less than a step with more."""
+"""Training utterances that the steps are measured on."""
 
 
 class CannotQuantise(ValueError):
@@ -78,10 +78,10 @@ def halve_rest(network: RouterNetwork) -> None:
     Afterwards it would be too late: a difference of 0.0005 takes inputs of the first layer to the next step, those
     take others further up, and 5% of the decisions were different.
     """
-    eighths = {id(module.weight) for module in network.modules() if isinstance(module, QuantisedLinear)}
+    integers = {id(module.weight) for module in network.modules() if isinstance(module, QuantisedLinear)}
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.numel() >= HALF_PRECISION_ABOVE and id(parameter) not in eighths:
+            if parameter.numel() >= HALF_PRECISION_ABOVE and id(parameter) not in integers:
                 parameter.copy_(parameter.half().float())
 
 
