@@ -71,8 +71,8 @@ class MonitorSettings(BaseModel):
     """Off only diagnoses: incidents are recorded, and nothing is asked of any action."""
     discovery_utterances: Annotated[int, Field(ge=1, le=10_000)] = 80
     """Utterances of what is new, with an embedding and as far as labels tell, that the discovery of new intents waits
-    for; with twice as many it is asked again. Higher shows a new intent more surely, and later: a broad one was shown
-    in 1 of 10 draws with 40, in 10 with 80."""
+    for; with twice as many it is asked again. Higher shows a new intent more surely, and later: a broad one, a
+    fifth of the traffic, was shown in 2 of 10 draws with 40, in 10 with 80; a tenth of it, in 5 with 100."""
     discovery_longest_wait_seconds: Seconds = 6 * 3600.0
     """After this, discovery goes ahead with what there is, and says so."""
     hook: Literal["command", "webhook", "sagemaker"] = "command"

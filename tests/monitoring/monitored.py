@@ -83,6 +83,8 @@ class HandDeliverer:
     def __init__(self) -> None:
         self.started: list[ActionRequest] = []
         self.windows: list[Window] = []
+        self.is_full = False
+        """Takes nothing more."""
         self._ended: list[tuple[str, ActionResult | HookFailed]] = []
         self._running: set[str] = set()
 
@@ -100,7 +102,7 @@ class HandDeliverer:
 
     def is_busy(self, action: str) -> bool:
         """See Deliverer."""
-        return any(key.endswith(f"-{action}") for key in self._running)
+        return self.is_full or any(key.endswith(f"-{action}") for key in self._running)
 
     def end(self, outcome: ActionResult | HookFailed = DONE) -> None:
         """The one that was started last comes to an end."""
