@@ -103,11 +103,16 @@ class Chatter(FastHttpUser):
     """One person: sends what the seeded traffic says, pauses as it says, and checks whose answer came back."""
 
     def on_start(self) -> None:
-        """Each person has a stream of their own, the same in every run of the same seed."""
+        """
+        Each person has a stream of their own, the same in every run of the same seed, and pauses before the first
+        message: Locust lets in whoever comes within a second at once, and people do not write in the same millisecond.
+        """
         self._number = next(RUN.numbers)
-        self._traffic = traffic(RUN.messages, RUN.weights, RUN.mix, random.Random(f"{RUN.seed}-{self._number}"))
+        rng = random.Random(f"{RUN.seed}-{self._number}")
+        self._pause_s = rng.expovariate(1.0 / RUN.mix.pause_s)
+        self._traffic = traffic(RUN.messages, RUN.weights, RUN.mix, rng)
         self._sent = 0
-        self._pause_s = 0.0
+        self.wait()
 
     def wait_time(self) -> float:
         """Seconds until the next message."""

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,21 @@ def test_a_service_that_mixes_answers_up_fails(options: list[str], tmp_path: Pat
     verdict = json.loads((tmp_path / "out" / "calm.json").read_text(encoding="utf-8"))
     assert verdict["error_kinds"] == {"wrong_answer": verdict["errors"]}
     assert "100.00% errors" in finished.stdout
+
+
+def test_people_who_come_at_once_do_not_write_at_once(options: list[str], tmp_path: Path) -> None:
+    """Locust lets twenty people in within the same instant; their first messages are pauses of half a second apart."""
+    mix = tmp_path / "mix.toml"
+    mix.write_text(mix.read_text(encoding="utf-8").replace("pause_s = 0.02", "pause_s = 0.5"), encoding="utf-8")
+    first: dict[str, float] = {}
+
+    def note(_number: int, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        first.setdefault(request["session_id"], time.monotonic())
+        return 200, {"request_id": request["request_id"]}
+
+    run([*options, "--shape", "jump"], note)
+    assert len(first) > 10
+    assert max(first.values()) - min(first.values()) > 0.5
 
 
 def test_a_broken_promise_fails_with_its_figure(options: list[str]) -> None:

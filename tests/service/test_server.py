@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,6 +52,15 @@ async def answer(port: int, path: str, body: dict[str, str] | None = None) -> st
     writer.close()
     await writer.wait_closed()
     return text
+
+
+@pytest.mark.asyncio
+async def test_full_collections_pass_over_what_the_start_left(tmp_path: Path) -> None:
+    """Walking it would hold up every answer; thousands of objects are set apart before the first one."""
+    gc.unfreeze()
+    async with listening(tmp_path, FakeBackend()):
+        assert gc.get_freeze_count() > 1000
+    gc.unfreeze()
 
 
 @pytest.mark.asyncio
