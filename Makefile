@@ -2,6 +2,7 @@
 #   .venv           what serving and the sidecar need (no torch)
 #   .venv-loadtest  serving and Locust
 #   .venv-dev       everything: training, load test, tests
+#   .venv-policy    checkov, which holds the manifests against public rules; its pins and ours differ
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PRESET ?= default
@@ -10,9 +11,11 @@ ARGS ?=
 INSTALL = -m pip install --quiet --constraint constraints.txt --editable
 LOCKED := pyproject.toml constraints.txt
 DEV := .venv-dev/bin/python
+POLICY := deploy/k8s/checkov-constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test components lint format train train-smoke loadtest bench demo neuron-check constraints clean
+.PHONY: help serve test components lint format train train-smoke loadtest bench demo neuron-check constraints \
+	policy-constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,7 +23,7 @@ help: ## List the targets
 serve: .venv/.installed ## Answer messages on http://127.0.0.1:8080, watched by the sidecar on http://127.0.0.1:8081
 	exec .venv/bin/python -m deploy.side_by_side
 
-test: lint components ## Lint, then run every test
+test: lint components .venv-policy/.installed ## Lint, then run every test
 	$(DEV) -m pytest $(ARGS)
 
 components: ## Install what the tests start beside Python (Debian packages, as root), unless it is there
@@ -58,8 +61,12 @@ constraints: .venv-dev/.installed ## Pin what .venv-dev holds now
 	{ sed -n '/^#/p' constraints.txt; $(DEV) -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\)+cpu$$/\1/'; } > constraints.new
 	mv constraints.new constraints.txt
 
+policy-constraints: .venv-policy/.installed ## Pin what .venv-policy holds now
+	{ sed -n '/^#/p' $(POLICY); .venv-policy/bin/python -m pip freeze; } > constraints.new
+	mv constraints.new $(POLICY)
+
 clean: ## Remove the environments and caches
-	rm -rf .venv .venv-loadtest .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf .venv .venv-loadtest .venv-dev .venv-policy .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 
 .venv/.installed: $(LOCKED)
 	$(PYTHON) -m venv .venv
@@ -74,4 +81,9 @@ clean: ## Remove the environments and caches
 .venv-dev/.installed: $(LOCKED)
 	$(PYTHON) -m venv .venv-dev
 	$(DEV) $(INSTALL) '.[train,monitoring,loadtest,dev]'
+	@touch $@
+
+.venv-policy/.installed: $(POLICY)
+	$(PYTHON) -m venv .venv-policy
+	.venv-policy/bin/python -m pip install --quiet --constraint $(POLICY) checkov
 	@touch $@
