@@ -14,8 +14,7 @@ DEV := .venv-dev/bin/python
 POLICY := deploy/k8s/checkov-constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test components lint format train train-smoke loadtest bench demo neuron-check constraints \
-	policy-constraints clean
+.PHONY: help serve test components lint format train train-smoke loadtest bench demo neuron-check constraints policy-constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile

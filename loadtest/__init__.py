@@ -25,4 +25,5 @@ and the benchmark (``python -m loadtest.bench``):
 - ``make_baseline``: its model, as int8 ONNX
 - ``bench_report``: the tables
 - ``bench``: the whole of it
+- ``stages``: where the time of a request goes (``python -m loadtest.stages``)
 """
