@@ -35,7 +35,7 @@ from model_repo.contract.outputs import ModelOutputs
 from model_repo.contract.packing import PackedRow, pack
 from model_repo.store import sha256_of
 
-SIZES = (32, 56, 96, 144, 192, 256)
+SIZES = (32, 56, 96, 136, 192, 256)
 """Row sizes chosen by ``neuron_buckets`` for the authored messages; docs/inferentia.md has its printout."""
 GOLDEN_UTTERANCES = 64
 MAX_LOGIT_DIFFERENCE = 0.05

@@ -29,6 +29,8 @@ WAITING = (1, 2, 4, 8, 16)
 """Utterances that wait together: from an idle service to a busy one, each counted alike."""
 STEP = 8
 """Shapes are multiples of it."""
+DRAWS = 50
+"""Orders in which utterances come, of each number waiting: a choice from one order is another with the next."""
 CALL_MS, TOKEN_MS = 0.25, 0.0026
 """
 A call costs about CALL_MS + TOKEN_MS a token on one core: a line through AWS's DistilBERT-base figures at sequence 128
@@ -165,10 +167,11 @@ def groups_of(lengths: Sequence[int], rng: np.random.Generator) -> dict[int, lis
 def choose_packed(lengths: Sequence[int], programs: int, max_row_tokens: int, rng: np.random.Generator) -> list[int]:
     """Row sizes for utterances of these lengths; the largest is ``max_row_tokens``."""
     demand = np.zeros(max_row_tokens + 1)
-    for groups in groups_of(lengths, rng).values():
-        tokens = counts_of((t for group in groups for t in row_tokens(group, max_row_tokens)), max_row_tokens)
-        # Each state of the service weighs the same, however many rows its groups need.
-        demand += tokens / tokens.sum()
+    for _ in range(DRAWS):
+        for groups in groups_of(lengths, rng).values():
+            tokens = counts_of((t for group in groups for t in row_tokens(group, max_row_tokens)), max_row_tokens)
+            # Each state of the service weighs the same, however many rows its groups need.
+            demand += tokens / tokens.sum()
     demand[max_row_tokens] += 1e-9
     return list(optimal_edges(demand, programs, STEP))
 

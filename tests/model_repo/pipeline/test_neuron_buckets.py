@@ -1,12 +1,15 @@
 """The optimiser finds what a search of all choices finds; both families compute every utterance."""
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model_repo.contract.engine import TOKENIZER_FILE
+from model_repo.pipeline.compile_neuron import SIZES
 from model_repo.pipeline.neuron_buckets import (
     Work,
     choose_packed,
@@ -16,8 +19,11 @@ from model_repo.pipeline.neuron_buckets import (
     packed_work,
     padding_cost,
     row_tokens,
+    token_lengths,
 )
+from model_repo.store import Store
 
+VERSIONS = Path(__file__).resolve().parents[3] / "model_repo" / "versions"
 DEMANDS = st.lists(st.integers(0, 20), min_size=2, max_size=14).filter(lambda weights: any(weights[1:]))
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=12)
 
@@ -78,6 +84,13 @@ def test_chosen_sizes_end_at_the_longest_row_and_follow_the_lengths() -> None:
     sizes = choose_packed([9] * 400, 6, 256, np.random.default_rng(1))
     assert sizes[-1] == 256
     assert {16, 24, 40, 72, 144} <= set(sizes)
+
+
+def test_row_sizes_of_the_compile_stage_are_those_chosen_for_the_version_that_ships() -> None:
+    """As the command prints them: another tokenizer or other messages may want others."""
+    store = Store(VERSIONS)
+    lengths = token_lengths(store.load(store.deployment().champion.version).file(TOKENIZER_FILE))
+    assert tuple(choose_packed(lengths[::2], len(SIZES), SIZES[-1], np.random.default_rng(42))) == SIZES
 
 
 def test_report_prints_the_choice_and_each_family() -> None:
