@@ -49,9 +49,9 @@ class Settings(BaseModel):
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = DEFAULT_MAX_IN_FLIGHT
     """Most utterances inside at once. The limit in force moves between ``min_in_flight`` and this one; higher takes
     longer bursts, and admits more of a sudden overload before the limit comes down."""
-    min_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 4
+    min_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 8
     """Fewest utterances that are always admitted, however slow the machine has become. Lower shortens the wait under
-    overload and refuses more of it; below one an inference thread gives throughput away for nothing."""
+    overload and refuses more, of short bursts too; below one an inference thread gives throughput away for nothing."""
     deadline_ms: Annotated[float, Field(gt=0, le=600_000)] = 1000.0
     """An admitted request that has no answer by then gets 504. Callers that gave up earlier take no slot anyway."""
     batch_chunk: Annotated[int, Field(ge=1, le=64)] = 8
