@@ -123,7 +123,7 @@ class HttpApp(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """
-        The router alone: what FastAPI would put around it serves path functions, and cost a third of a refusal.
+        The router alone: what FastAPI would put around it serves path functions, and cost a fifth of a refusal.
 
         Endpoints tell every error themselves; what is left to catch is a path or method that the router refuses.
         """
