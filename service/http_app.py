@@ -181,6 +181,9 @@ class HttpApp(FastAPI):
             unexpected.request_id = secrets.token_hex(16)
             log.exception("a request failed", extra={"request_id": unexpected.request_id}, exc_info=error)
             return self._problem(unexpected)
+        finally:
+            # It holds the scope that holds it: left there, every request would be one more for the garbage collector.
+            scope.pop(DEPARTURE, None)
 
     def _check_key(self, key: bytes | None) -> None:
         # Digests have one length, and every key is compared: the time taken tells nothing about any of them.
