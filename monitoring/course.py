@@ -37,6 +37,11 @@ ENOUGH = 0.8
 """Of the rows that a signal was breached over, the share that must speak for its recovery: a window of so many labels
 does not always hold as many that the signal is about."""
 
+LEFT = 0.25
+"""Of the change that an incident began with, the share that may be left where the interval holds what was before. A
+ratio of 150 rows differs from window to window by more than half of a threshold of two points: it would be back by
+chance alone."""
+
 _OF_WHAT_IT_WAS = frozenset((*LABELLED_SIGNALS, *CALIBRATION_SIGNALS, *LATENCY_SIGNALS))
 """These come back to what they were before the incident; distances between distributions, to the reference in force."""
 
@@ -91,8 +96,8 @@ def confirmed(
     The walks, but a clear one of a branch with an open incident is held until the recovery can be told from too little.
 
     Evidence begins anew when something else serves, and evidence that has seen few rows has found nothing yet. So each
-    signal that was breached must have come back below half of its threshold, over about as many rows as it was
-    breached over.
+    signal that was breached must have come back (below half of its threshold, or below a quarter of the change that it
+    was breached by while what was before lies inside its interval), over about as many rows as it was breached over.
     """
     by_branch = {incident.branch: incident for incident in open_incidents}
     return [
@@ -118,8 +123,11 @@ def has_come_back(incident: Incident, signals: Mapping[str, Signal], tree: Failu
         if record.name in _OF_WHAT_IT_WAS and record.reference is not None:
             # A version that took over is no recovery for being as bad as it was from its first day.
             reference = record.reference
+        then, left = record.to_signal(), watch.change_for_the_worse(signal.value, reference)
+        holds_what_was = signal.low <= reference <= signal.high
+        most_left = LEFT * watch.change_for_the_worse(then.value, then.reference) if holds_what_was else 0.0
         # NaN is no recovery either.
-        if not watch.change_for_the_worse(signal.value, reference) < watch.threshold / 2:
+        if not (left < watch.threshold / 2 or left < most_left):
             return False
     return True
 

@@ -1,5 +1,6 @@
 """What walks change about incidents."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -131,6 +132,27 @@ class TestRecovery:
         value = BREACHED.value
         as_bad = Signal("ece", value, value, value, 1000, Verdict.OK, value, 0.01)
         assert not has_come_back(begun(), {"ece": as_bad}, TREE)
+
+    @pytest.mark.parametrize(
+        ("left", "interval", "is_back"),
+        [
+            (0.004, (0.034, 0.038), True),  # below half of the threshold of 0.01, whatever the interval
+            (0.012, (0.010, 0.060), True),  # below a quarter of the 0.06, and the interval holds what was before
+            (0.012, (0.035, 0.060), False),  # the interval says that it is not back
+            (0.016, (0.010, 0.070), False),  # more than a quarter
+            (math.nan, (math.nan, math.nan), False),
+        ],
+    )
+    def test_of_a_large_change_a_quarter_may_be_left_to_chance(
+        self, left: float, interval: tuple[float, float], is_back: bool
+    ) -> None:
+        """An ECE of 0.03 that had risen to 0.09."""
+        worse = Signal("ece", 0.09, 0.08, 0.10, 1000, Verdict.BREACHED, 0.03, 0.01)
+        walk = replace(fired(), evidence=(worse,))
+        alert = Transition("begun", Alert(walk, NOW), NOW)
+        [incident] = proceed([walk], [alert], [], moment()).incidents.values()
+        now = Signal("ece", 0.03 + left, *interval, 1000, Verdict.OK, 0.03, 0.01)
+        assert has_come_back(incident, {"ece": now}, TREE) is is_back
 
     @pytest.mark.parametrize("outcome", [Outcome.HELD, Outcome.FIRED])
     def test_only_a_clear_walk_can_be_held_back(self, outcome: Outcome) -> None:
