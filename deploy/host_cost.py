@@ -11,13 +11,11 @@ These are inputs of deploy/cost.py.
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from loadtest.server_process import Server, free_port, server_running
+from loadtest.service_metrics import read_metrics, total
 from model_repo.contract.engine import TOKENIZER_FILE
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.neuron_buckets import authored_texts
@@ -113,17 +112,6 @@ def serve_without_engine() -> int:
     return serve()
 
 
-def value(page: str, name: str) -> float:
-    """
-    The sum of a metric's samples.
-
-    >>> value('a_count{endpoint="/route"} 2.0\\na_count{endpoint="/feedback"} 1.0\\na_count_x 4.0\\n', "a_count")
-    3.0
-    """
-    lines = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", page, flags=re.MULTILINE)
-    return sum(float(number) for number in lines)
-
-
 def _service(folder: Path, model_repo: Path) -> AbstractContextManager[Server]:
     port = free_port()
     settings = {
@@ -141,18 +129,18 @@ def _served(server: Server, rate: int, seconds: int) -> Served:
     idle_before = _cpu_seconds(pid)
     time.sleep(IDLE_S)
     idle_cores = (_cpu_seconds(pid) - idle_before) / IDLE_S
-    before, cpu_before, began = _page(server.url), _cpu_seconds(pid), time.monotonic()
+    before, cpu_before, began = read_metrics(server.url), _cpu_seconds(pid), time.monotonic()
     command = [sys.executable, "-m", "loadtest.openload", "--url", server.url]
     options = ["--rate", str(rate), "--duration", str(seconds)]
     run = subprocess.run([*command, *options], check=True, capture_output=True, text=True)  # noqa: S603 - our own
-    took_s, cpu_s, after = time.monotonic() - began, _cpu_seconds(pid) - cpu_before, _page(server.url)
+    took_s, cpu_s, after = time.monotonic() - began, _cpu_seconds(pid) - cpu_before, read_metrics(server.url)
     sent = json.loads(run.stdout)
     answered = int(sent["latency"]["answered"])
     if sent["errors"] > MOST_ERRORS * sent["sent"]:
         raise SystemExit(f"{sent['error_kinds']} of {sent['sent']} requests at {rate} a second: name a lower --rate")
 
     def grown(name: str) -> float:
-        return value(after, name) - value(before, name)
+        return total(after, name) - total(before, name)
 
     group = grown("router_batch_utterances_sum") / grown("router_batch_utterances_count")
     return Served((cpu_s - idle_cores * took_s) / answered * 1e3, idle_cores, group, answered)
@@ -173,11 +161,6 @@ def _engine_ms(model_repo: Path, group: int, repeats: int, utterances: int = 200
             backend.infer(ids[start : start + group])
         least = min(least, (time.process_time() - began) / len(ids) * 1e3)
     return f"{backend.name} {backend.precision}", least
-
-
-def _page(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own process
-        return str(answer.read().decode())
 
 
 def _cpu_seconds(pid: int) -> float:

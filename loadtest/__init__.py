@@ -25,5 +25,6 @@ and the benchmark (``python -m loadtest.bench``):
 - ``make_baseline``: its model, as int8 ONNX
 - ``bench_report``: the tables
 - ``bench``: the whole of it
+- ``service_metrics``: the service's own counters
 - ``stages``: where the time of a request goes (``python -m loadtest.stages``)
 """

@@ -18,11 +18,9 @@ from loadtest import make_baseline
 from loadtest.baseline import baseline_running
 from loadtest.bench_report import BenchResult, Figures, tables
 from loadtest.contest import Contender, Terms, alone, at_rate, find_limits, overload
-from loadtest.messages import DEFAULT_FOLDER, read_texts, within_tokens
+from loadtest.messages import DEFAULT_FOLDER, FEWEST_TOKENS, MOST_TOKENS, read_texts, within_tokens
 from loadtest.server_process import ROOT, peak_memory_mib, service_running
 from loadtest.wire import loopback_target
-
-FEWEST_TOKENS, MOST_TOKENS = 4, 40
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = _parser().parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     baseline = chosen.baseline or make_baseline.ensure(chosen.architecture, chosen.checkpoint, chosen.var)
-    texts = within_tokens(read_texts(chosen.bodies), baseline / "tokenizer.json", FEWEST_TOKENS, MOST_TOKENS)
+    texts = within_tokens(read_texts(chosen.bodies), baseline / "tokenizer.json")
     terms = Terms(texts, chosen.trial_s, chosen.trials, chosen.start, chosen.resolution, chosen.overload_s)
     print(f"{len(texts)} messages of {FEWEST_TOKENS} to {MOST_TOKENS} tokens")
     print(f"baseline: {make_baseline.describe(baseline)}")

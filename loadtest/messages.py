@@ -8,6 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "model_repo" / "data" / "manga_authored"
+FEWEST_TOKENS, MOST_TOKENS = 4, 40
+"""Of the messages that benchmarks send."""
 
 
 class NoMessages(ValueError):
@@ -56,7 +58,9 @@ def read_texts(source: Path) -> list[str]:
     return texts
 
 
-def within_tokens(texts: Sequence[str], tokenizer_file: Path, fewest: int, most: int) -> list[str]:
+def within_tokens(
+    texts: Sequence[str], tokenizer_file: Path, fewest: int = FEWEST_TOKENS, most: int = MOST_TOKENS
+) -> list[str]:
     """The texts of ``fewest`` to ``most`` tokens, special tokens included; raises NoMessages when none is left."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_padding()

@@ -7,14 +7,13 @@ the sender saw. Prints a table in Markdown.
 """
 
 import argparse
-import http.client
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from loadtest.bench_report import markdown
 from loadtest.contest import settle
@@ -22,12 +21,12 @@ from loadtest.load_plan import LoadPlan, LoadReport, RateStep
 from loadtest.messages import DEFAULT_FOLDER, read_texts, within_tokens
 from loadtest.openload import run_open_loop
 from loadtest.server_process import ROOT, service_running
-from loadtest.wire import Target, loopback_target
+from loadtest.service_metrics import read_metrics, total
+from loadtest.wire import loopback_target
 
 STAGES = ("parse", "tokenize", "queue", "inference", "decide", "log", "serialize")
 """In the order of the request's journey."""
 CLOCK = "router_stage_seconds"
-FEWEST_TOKENS, MOST_TOKENS = 4, 40
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class StageClock:
     def since(self, before: "StageClock") -> "StageClock":
         """What was added after ``before``."""
         return StageClock(
-            {stage: self.seconds[stage] - before.seconds.get(stage, 0.0) for stage in self.seconds},
-            {stage: self.counts[stage] - before.counts.get(stage, 0.0) for stage in self.counts},
+            {stage: self.seconds[stage] - before.seconds[stage] for stage in self.seconds},
+            {stage: self.counts[stage] - before.counts[stage] for stage in self.counts},
         )
 
     def mean_ms(self, stage: str) -> float:
@@ -69,24 +68,21 @@ class StageTimes:
         return self.clock.counts.get("parse", 0.0) / batches if batches else 0.0
 
 
-def read_clock(metrics: str) -> StageClock:
-    """The clock in the text of ``GET /metrics``."""
-    seconds, counts = {}, {}
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            if sample.name == f"{CLOCK}_sum":
-                seconds[sample.labels["stage"]] = sample.value
-            elif sample.name == f"{CLOCK}_count":
-                counts[sample.labels["stage"]] = sample.value
-    return StageClock(seconds, counts)
+def clock_of(found: Sequence[Sample]) -> StageClock:
+    """The clock among the service's metrics."""
+    return StageClock(
+        {stage: total(found, f"{CLOCK}_sum", stage=stage) for stage in STAGES},
+        {stage: total(found, f"{CLOCK}_count", stage=stage) for stage in STAGES},
+    )
 
 
-def measure(target: Target, texts: Sequence[str], rate: float, seconds: float) -> StageTimes:
+def measure(url: str, texts: Sequence[str], rate: float, seconds: float) -> StageTimes:
     """One run at a constant rate."""
+    target = loopback_target(url)
     settle(target, texts)
-    before = read_clock(_metrics(target))
+    before = clock_of(read_metrics(url))
     report = run_open_loop(target, texts, LoadPlan((RateStep(rate, seconds),)))
-    return _times(rate, read_clock(_metrics(target)).since(before), report)
+    return _times(rate, clock_of(read_metrics(url)).since(before), report)
 
 
 def _times(rate: float, clock: StageClock, report: LoadReport) -> StageTimes:
@@ -108,22 +104,10 @@ def table(runs: Sequence[StageTimes]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     chosen = _parser().parse_args(arguments)
-    texts = within_tokens(read_texts(chosen.bodies), chosen.tokenizer, FEWEST_TOKENS, MOST_TOKENS)
+    texts = within_tokens(read_texts(chosen.bodies), chosen.tokenizer)
     with ExitStack() as servers:
-        if chosen.url:
-            target = loopback_target(chosen.url)
-        else:
-            target = servers.enter_context(service_running(chosen.out, {})).target
-        print(table([measure(target, texts, rate, chosen.seconds) for rate in chosen.rate or [50.0, 200.0, 400.0]]))
-
-
-def _metrics(target: Target) -> str:
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
+        url = chosen.url or servers.enter_context(service_running(chosen.out, {})).url
+        print(table([measure(url, texts, rate, chosen.seconds) for rate in chosen.rate or [50.0, 200.0, 400.0]]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,5 @@
 """
-Who may come in. What is admitted stays inside the latency budget; the rest is refused at the door, at once.
+Who may come in, so that what is admitted stays inside the latency budget; the rest is refused at the door, at once.
 
 By Little's law the time inside is the number inside over the rate of answers, so bounding the number bounds the time.
 The rate depends on the machine and the messages, so the bound is not computed but steered: every tenth of a second

@@ -15,7 +15,7 @@ from deploy.cost import (
     sources,
     tables,
 )
-from deploy.host_cost import AnswersAtOnce, value
+from deploy.host_cost import AnswersAtOnce
 from service.backends.onnx import OnnxBackend
 from tests.tiny_artefact import tiny_artefact
 
@@ -60,12 +60,6 @@ def test_engine_that_costs_nothing_answers_every_utterance_alike() -> None:
     assert len(got) == 3
     assert np.array_equal(got.logits, np.repeat(wanted.logits, 3, axis=0))
     assert got.embeddings.shape == (3, wanted.embeddings.shape[1])
-
-
-def test_metric_is_summed_over_its_labels_alone() -> None:
-    """Another metric with a longer name is another."""
-    page = 'router_batch_utterances_sum{worker="1"} 3.0\nrouter_batch_utterances_sum{worker="2"} 4.5\n'
-    assert value(page + "router_batch_utterances_sum_of_something 9.0\n", "router_batch_utterances_sum") == 7.5
 
 
 def test_inputs_are_in_range() -> None:

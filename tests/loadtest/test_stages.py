@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.stages import CLOCK, STAGES, StageClock, StageTimes, main, read_clock, table
+from loadtest.service_metrics import samples
+from loadtest.stages import CLOCK, STAGES, StageClock, StageTimes, clock_of, main, table
 
 
 def metrics(parse: tuple[float, int], inference: tuple[float, int]) -> str:
@@ -21,7 +22,8 @@ def metrics(parse: tuple[float, int], inference: tuple[float, int]) -> str:
 
 def test_only_what_a_run_added_counts() -> None:
     """The clock runs from the start of the service."""
-    before, after = read_clock(metrics((1.0, 100), (9.0, 50))), read_clock(metrics((1.2, 300), (10.0, 100)))
+    pages = metrics((1.0, 100), (9.0, 50)), metrics((1.2, 300), (10.0, 100))
+    before, after = (clock_of(samples(page)) for page in pages)
     added = after.since(before)
     assert added.mean_ms("parse") == pytest.approx(1.0)
     assert added.mean_ms("inference") == pytest.approx(20.0)

@@ -46,7 +46,7 @@ def copy_of_programs(folder: Path) -> Path:
 
 
 class FaultyRuntime:
-    """The stand-in's programs on two cores, with ``fault`` called before each call and NaN put in when told."""
+    """The stand-in's programs on two cores, with ``fault`` called before each call; NaN or a leak put in when told."""
 
     def __init__(self) -> None:
         self._inner = InstalledRuntime(STACK, torch_neuronx.CORES)
@@ -54,6 +54,8 @@ class FaultyRuntime:
         self.cores = self._inner.cores
         self.fault: Callable[[int], None] = lambda core: None
         self.gives_nan = False
+        self.leaks = False
+        """Every id of the row, padding too, lifts all logits alike: probabilities stay, energies do not."""
         self.loaded: list[tuple[str, int]] = []
 
     def load(self, file: Path, core: int) -> Program:
@@ -66,6 +68,8 @@ class FaultyRuntime:
         def call(token_ids: Int32Array, positions: Int32Array, segments: Int32Array) -> Arrays:
             self.fault(core)
             logits, age_logits, embeddings = program(token_ids, positions, segments)
+            if self.leaks:
+                logits = logits + np.float32(0.01 * token_ids.sum())
             return (np.full_like(logits, np.nan) if self.gives_nan else logits), age_logits, embeddings
 
         return call

@@ -277,6 +277,13 @@ class TestRefusal:
         self.rewrite(programs, "programs", sizes)
         assert self.refusal(opened(runtime, programs).warm_up).reason is Refusal.PARITY_FAILED
 
+    def test_leak_that_no_golden_row_shows(self, runtime: FaultyRuntime) -> None:
+        """Golden rows compare probabilities, which a lift of all logits leaves alone; the mask's check does not."""
+        runtime.leaks = True
+        refused = self.refusal(opened(runtime).warm_up)
+        assert refused.reason is Refusal.PARITY_FAILED
+        assert "a dead mask" in str(refused)
+
     def rewrite(self, programs: Path, field: str, value: object) -> None:
         """One field of the manifest."""
         data = json.loads((programs / PROGRAMS_FILE).read_text(encoding="utf-8"))
