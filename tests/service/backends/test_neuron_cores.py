@@ -28,9 +28,11 @@ class Deaths:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.told = threading.Semaphore(0)
 
     def __call__(self, reason: str) -> None:
         self.reasons.append(reason)
+        self.told.release()
 
 
 def answer(number: float) -> ModelOutputs:
@@ -136,6 +138,8 @@ def test_last_core_lost_is_told_once_and_fails_everybody() -> None:
     with pytest.raises(BackendFailed, match="every core has failed"):
         pool.run([constant(1)])
     assert pool.good_cores == ()
+    # The core's own thread tells, after its waiter has the error.
+    assert deaths.told.acquire(timeout=60)
     assert len(deaths.reasons) == 1
     assert "NRT_EXEC_HW_ERR" in deaths.reasons[0]
 
