@@ -7,7 +7,7 @@ Which engine and precision serve best here: speed and decisions, side by side.
 the static precisions, the others are measured. Prints a table: milliseconds an utterance for calls of 1, 4 and 16
 utterances of mixed length, on one thread, on two, and by two callers of one thread each; the median over repeats
 that take turns, so that a slow minute hits every engine alike; and the share of decisions equal to the trained network.
-A network that was trained in 8 bits has that precision alone.
+A network that was trained in 8 bits has that precision alone, with and without an arena shared by the callers.
 """
 
 import argparse
@@ -67,6 +67,7 @@ def variants(network: RouterNetwork, calibration: Utterances, folder: Path) -> l
         write_graph(network, spec, packed)
         return [
             Variant("onnxruntime int8 trained packed", lambda threads, _: _open_onnx(packed, spec, threads)),
+            Variant("the same, one arena for all", lambda threads, _: _open_onnx(packed, spec, threads, arena=True)),
             Variant(
                 "openvino int8 trained packed",
                 lambda threads, calls: _open_openvino(packed, spec, "f32", threads, calls),
@@ -175,8 +176,9 @@ def _quantise_openvino(packed: Path, spec: EngineSpec, calibration: Utterances) 
     return file
 
 
-def _session(file: Path, threads: int) -> ort.InferenceSession:
+def _session(file: Path, threads: int, arena: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    options.enable_cpu_mem_arena = arena
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False
@@ -197,8 +199,8 @@ def _open_padded(file: Path, threads: int) -> Run:
     return run
 
 
-def _open_onnx(file: Path, spec: EngineSpec, threads: int) -> Run:
-    session = _session(file, threads)
+def _open_onnx(file: Path, spec: EngineSpec, threads: int, arena: bool = False) -> Run:
+    session = _session(file, threads, arena)
 
     def run_row(group: Utterances) -> ModelOutputs:
         row = pack(group, spec.slots, sum(map(len, group)))
