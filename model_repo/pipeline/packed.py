@@ -15,6 +15,14 @@ from torch.nn import functional
 from model_repo.pipeline.network import RouterNetwork
 from model_repo.pipeline.quantised import QuantisedLinear, Rounding
 
+MASKED = -50.0
+"""
+Added to the score of a token of another utterance. Trained networks score such a token at most 16 above the best one
+of its own utterance, so that e^-34 of attention passes at most, which is nothing beside 1 in fp32 (e^-16). A lower
+number is no stricter and costs: from e^-87 on what softmax gives are denormals, on which a CPU is slow, and engines
+give the last of them even for -10,000. That took a third of the time of a micro-batch of eight.
+"""
+
 
 class PackedRouter(nn.Module):
     """
@@ -40,8 +48,7 @@ class PackedRouter(nn.Module):
         A padding token carries the slot ``slots``: it is seen only by other padding and pooled nowhere.
         """
         apart = segments.unsqueeze(0) != segments.unsqueeze(1)
-        # A large finite number rather than -inf: infinities become NaN in some engines' bf16 and int8 softmax.
-        bias = apart.to(torch.float32) * -1e4
+        bias = apart.to(torch.float32) * MASKED
         # A leading axis of one: a linear layer on three axes exports as MatMul, which engines quantise; Gemm they skip.
         hidden = self._embed(token_ids, positions).unsqueeze(0)
         for layer in self.layers:
@@ -81,12 +88,14 @@ class _PackedLayer(nn.Module):
         return cast(Tensor, self.ffn_norm(self.ffn_out(widened) + mixed))
 
     def _attend(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        # Split at fixed places: `chunk` would have an engine compute them anew in every layer of every call.
         query, key, value = (
-            part.reshape(-1, self.n_heads, self.head_size).transpose(0, 1) for part in self.qkv(hidden).chunk(3, dim=-1)
+            part.reshape(-1, self.n_heads, self.head_size).transpose(0, 1)
+            for part in self.qkv(hidden).split(self.n_heads * self.head_size, dim=-1)
         )
         affinity = torch.matmul(query * self.head_size**-0.5, key.transpose(1, 2)) + bias
         context = torch.matmul(functional.softmax(affinity, dim=-1), value)
-        return cast(Tensor, self.out(context.transpose(0, 1).reshape(1, -1, self.n_heads * self.head_size)))
+        return cast(Tensor, self.out(context.transpose(0, 1).flatten(1).unsqueeze(0)))
 
 
 def _fused(*layers: nn.Linear) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model_repo.contract.packing import pack
 from model_repo.pipeline.network import RouterNetwork
-from model_repo.pipeline.packed import PackedRouter
+from model_repo.pipeline.packed import MASKED, PackedRouter
 from model_repo.pipeline.quantised import QuantisedLinear
 from tests.tiny_artefact import quantised_network, tiny_network
 
@@ -61,6 +61,13 @@ def test_a_neighbour_changes_nothing() -> None:
         beside_short = model(*map(torch.from_numpy, pack([first, [2, 3]], SLOTS, 7).arrays))[0][0]
         beside_long = model(*map(torch.from_numpy, pack([first, [2, *[70] * 40, 3]], SLOTS, 47).arrays))[0][0]
     torch.testing.assert_close(beside_short, beside_long, atol=1e-6, rtol=1e-6)
+
+
+def test_attention_to_another_utterance_is_nothing_in_fp32_and_no_denormal() -> None:
+    """For scores as far apart as trained networks have them: 16 above the best of one's own, or 30 below."""
+    shares = torch.softmax(torch.tensor([0.0, 16.0 + MASKED, MASKED - 30.0]), dim=0)
+    assert shares[0] == 1.0
+    assert (shares >= torch.finfo(torch.float32).tiny).all()
 
 
 def test_rows_without_an_utterance_are_finite() -> None:
