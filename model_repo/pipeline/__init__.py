@@ -49,6 +49,7 @@ Serving form:
 - ``export``: checkpoint to artefact, with parity
 - ``measure_engines``: speed and decisions of the engines that could serve it
 - ``version``: a version put together and taken into the repository
+- ``random_version``: one of random weights, to measure the speed of its sizes
 
 AWS Inferentia2:
 
