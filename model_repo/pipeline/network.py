@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DistilBertModel
@@ -27,9 +28,14 @@ class RouterNetwork(nn.Module):
         self.classifier = nn.Linear(encoder.config.dim, n_intents)
         self.age = nn.Linear(encoder.config.dim, 1)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(n, T) ids and mask -> logits (n, K), age logits (n,), embeddings (n, H)."""
-        hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        (n, T) ids and mask -> logits (n, K), age logits (n,), embeddings (n, H), all in fp32.
+
+        ``bf16`` multiplies in bfloat16 inside the encoder: for training, where its last digits do not count.
+        """
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state.float()
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         embeddings = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
         pooled = self.dropout(embeddings)
