@@ -9,6 +9,7 @@ server that already runs instead of starting ours. Without ``--baseline`` its mo
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from loadtest import make_baseline
 from loadtest.baseline import baseline_running
 from loadtest.bench_report import BenchResult, Figures, tables
 from loadtest.contest import Contender, Terms, alone, at_rate, find_limits, overload
-from loadtest.messages import DEFAULT_FOLDER, FEWEST_TOKENS, MOST_TOKENS, read_texts, within_tokens
+from loadtest.messages import DEFAULT_FOLDER, FEWEST_TOKENS, MOST_TOKENS, count_tokens, read_texts, within_tokens
 from loadtest.server_process import ROOT, peak_memory_mib, service_running
 from loadtest.wire import loopback_target
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     baseline = chosen.baseline or make_baseline.ensure(chosen.architecture, chosen.checkpoint, chosen.var)
     texts = within_tokens(read_texts(chosen.bodies), baseline / "tokenizer.json")
     terms = Terms(texts, chosen.trial_s, chosen.trials, chosen.start, chosen.resolution, chosen.overload_s)
-    print(f"{len(texts)} messages of {FEWEST_TOKENS} to {MOST_TOKENS} tokens")
+    mean = statistics.fmean(count_tokens(texts, baseline / "tokenizer.json"))
+    print(f"{len(texts)} messages of {FEWEST_TOKENS} to {MOST_TOKENS} tokens, {mean:.1f} on average")
     print(f"baseline: {make_baseline.describe(baseline)}")
     with ExitStack() as servers:
         contenders, pids = [], {}

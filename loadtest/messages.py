@@ -58,15 +58,20 @@ def read_texts(source: Path) -> list[str]:
     return texts
 
 
+def count_tokens(texts: Sequence[str], tokenizer_file: Path) -> list[int]:
+    """Of each text, special tokens included."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+
+
 def within_tokens(
     texts: Sequence[str], tokenizer_file: Path, fewest: int = FEWEST_TOKENS, most: int = MOST_TOKENS
 ) -> list[str]:
     """The texts of ``fewest`` to ``most`` tokens, special tokens included; raises NoMessages when none is left."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    encodings = tokenizer.encode_batch(list(texts))
-    kept = [text for text, encoding in zip(texts, encodings, strict=True) if fewest <= len(encoding.ids) <= most]
+    counts = count_tokens(texts, tokenizer_file)
+    kept = [text for text, count in zip(texts, counts, strict=True) if fewest <= count <= most]
     if not kept:
         raise NoMessages(f"no message of {fewest} to {most} tokens among {len(texts)}")
     return kept

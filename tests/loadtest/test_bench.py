@@ -71,4 +71,6 @@ def test_command_measures_a_running_server_and_keeps_the_figures(
         assert set(service.texts) == {"is volume eight out yet"}
     kept = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
     assert kept["servers"][0]["name"] == "service"
-    assert "| P95 below | service, requests/s |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 messages of 4 to 40 tokens, 5.0 on average" in printed
+    assert "| P95 below | service, requests/s |" in printed

@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from loadtest.messages import DEFAULT_FOLDER, Message, NoMessages, read_messages, read_texts, within_tokens
+from loadtest.messages import (
+    DEFAULT_FOLDER,
+    Message,
+    NoMessages,
+    count_tokens,
+    read_messages,
+    read_texts,
+    within_tokens,
+)
 
 
 def test_labelled_records_are_read_in_the_order_of_files(tmp_path: Path) -> None:
@@ -46,6 +54,7 @@ def test_messages_are_chosen_by_their_number_of_tokens(tmp_path: Path) -> None:
     tokenizer.enable_truncation(3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     texts = ["one", "two words", "three words here", "four words are here"]
+    assert count_tokens(texts, tmp_path / "tokenizer.json") == [1, 2, 3, 4]
     assert within_tokens(texts, tmp_path / "tokenizer.json", 2, 3) == texts[1:3]
     with pytest.raises(NoMessages, match="4"):
         within_tokens(texts, tmp_path / "tokenizer.json", 9, 10)
