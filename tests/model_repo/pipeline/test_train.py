@@ -3,15 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from model_repo.pipeline.network import load_checkpoint
+from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.settings import BadPreset, Preset, read_preset
 from model_repo.pipeline.train import load_outputs, train
 from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
+from tests.tiny_artefact import tiny_network
 
 
 @pytest.fixture(name="data")
@@ -36,6 +38,39 @@ def test_network_learns_and_writes_what_later_stages_read(data: Path, preset: Pr
     loaded = load_checkpoint(checkpoint)
     assert loaded.taxonomy == TAXONOMY
     assert not loaded.network.training
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_bfloat16_is_used_where_it_is_fast_and_the_record_says_so(
+    data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    """What is trained either way is an fp32 network that has learnt; what is judged was computed in fp32."""
+    seen = set()
+    forward = RouterNetwork.forward
+
+    def watched(network: RouterNetwork, ids: torch.Tensor, mask: torch.Tensor, in_bf16: bool = False) -> Any:
+        seen.add((network.training, in_bf16))
+        return forward(network, ids, mask, in_bf16)
+
+    monkeypatch.setattr(RouterNetwork, "forward", watched)
+    monkeypatch.setattr("model_repo.pipeline.train.has_fast_bf16", lambda: bf16)
+    checkpoint = train(data, tmp_path / "run", TAXONOMY, preset, seed=1)
+    assert checkpoint is not None
+    assert seen == {(True, bf16), (False, False)}
+    record = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert record["products"] == ("bf16" if bf16 else "fp32")
+    assert record["epochs"][-1]["top1"] > 0.7
+    assert {p.dtype for p in load_checkpoint(checkpoint).network.parameters()} == {torch.float32}
+
+
+def test_bfloat16_changes_the_last_digits_alone() -> None:
+    """Outputs stay fp32, near those computed in it, and not the same."""
+    network, ids = tiny_network(), torch.arange(4, 34).reshape(3, 10)
+    exact, rounded = (network(ids, torch.ones_like(ids), bf16) for bf16 in (False, True))
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
+    assert not torch.equal(exact[0], rounded[0])
 
 
 def test_run_in_two_slices_ends_as_a_run_in_one(data: Path, preset: Preset, tmp_path: Path) -> None:
