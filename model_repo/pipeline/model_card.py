@@ -123,10 +123,13 @@ def _details(manifest: Manifest, purpose: Purpose) -> str:
 
 
 def _seeds(manifest: Manifest) -> str:
-    averaged = manifest.training.get("averaged_seeds")
+    averaged = manifest.training.get("averaged")
     seeds = f"seed {manifest.seed}"
     if averaged:
-        seeds = f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
+        names = dict.fromkeys(
+            " ".join(f"{key} {one[key]}" for key in ("seed", "version") if key in one) for one in averaged
+        )
+        seeds = f"mean of the weights of {len(averaged)} networks ({_names(list(names))})"
     return seeds + ", trained on in 8 bits" * ("quantised" in manifest.training)
 
 
