@@ -69,7 +69,6 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that the data stage wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--loss", type=int, default=1, help="which [[loss]] of the preset, from 1")
     parser.add_argument("--stop-after", type=int, help="end this slice after so many epochs in all")
     _add_preset(parser)
     parser.set_defaults(call=_train)
@@ -219,8 +218,7 @@ def _train(args: argparse.Namespace) -> None:
     from model_repo.pipeline.settings import read_preset
     from model_repo.pipeline.train import train
 
-    preset = read_preset(args.preset).with_loss(args.loss)
-    train(args.data, args.out, read_taxonomy(args.data), preset, args.seed, args.stop_after)
+    train(args.data, args.out, read_taxonomy(args.data), read_preset(args.preset), args.seed, args.stop_after)
 
 
 def _average(args: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ def average(runs: Sequence[Path], data: Path, out: Path) -> Path:
     epochs = [{"seed": record["seed"], **epoch} for record in records for epoch in record["epochs"]]
     record = {
         **records[0],
-        "averaged": [{"seed": record["seed"], "loss": record["preset"]["loss"]} for record in records],
+        "averaged_seeds": [record["seed"] for record in records],
         "epochs": [*epochs, {"averaged": len(records), **figures}],
     }
     (out / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -52,14 +52,13 @@ def average(runs: Sequence[Path], data: Path, out: Path) -> Path:
 def _check_alike(records: Sequence[dict[str, Any]], checkpoints: Sequence[Checkpoint]) -> None:
     if len(records) < 2:
         raise CannotAverage("an average is of two runs or more")
-    if any(record["preset"]["train"] != records[0]["preset"]["train"] for record in records):
-        raise CannotAverage("the runs differ in the [train] of their preset")
-    if any(record["data_sha256"] != records[0]["data_sha256"] for record in records):
-        raise CannotAverage("the runs differ in their data_sha256")
+    for key in ("preset", "data_sha256"):
+        if any(record[key] != records[0][key] for record in records):
+            raise CannotAverage(f"the runs differ in their {key}")
     if any("quantised" in record for record in records):
         raise CannotAverage("runs are averaged first and quantised then: steps have no mean")
     files = {checkpoint.tokenizer_file.read_bytes() for checkpoint in checkpoints}
     if len(files) > 1 or any(checkpoint.taxonomy != checkpoints[0].taxonomy for checkpoint in checkpoints):
         raise CannotAverage("the runs differ in their tokenizer or taxonomy")
-    if len({(record["seed"], json.dumps(record["preset"]["loss"])) for record in records}) < len(records):
-        raise CannotAverage("a run is given twice, or two have the same seed and loss")
+    if len({record["seed"] for record in records}) < len(records):
+        raise CannotAverage("a run is given twice, or two have the same seed")

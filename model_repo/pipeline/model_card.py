@@ -123,13 +123,10 @@ def _details(manifest: Manifest, purpose: Purpose) -> str:
 
 
 def _seeds(manifest: Manifest) -> str:
-    averaged = manifest.training.get("averaged")
+    averaged = manifest.training.get("averaged_seeds")
     seeds = f"seed {manifest.seed}"
     if averaged:
-        names = dict.fromkeys(
-            " ".join(f"{key} {one[key]}" for key in ("seed", "version") if key in one) for one in averaged
-        )
-        seeds = f"mean of the weights of {len(averaged)} networks ({_names(list(names))})"
+        seeds = f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
     return seeds + ", trained on in 8 bits" * ("quantised" in manifest.training)
 
 

@@ -1,15 +1,14 @@
 """
 The whole pipeline: ``python -m model_repo run --preset default --out runs/default``.
 
-data -> train (one run for each seed and loss) -> quantise -> calibrate -> export -> evaluate -> a version in the model
-repository. With several runs the mean of their weights is a candidate beside them, and the candidate with the best
-validation accuracy goes on to be the version. The test figures of each, and their spread, are written to spread.json.
+data -> train (one run a seed) -> quantise -> calibrate -> export -> evaluate -> a version in the model repository. With
+several seeds the mean of their weights is a candidate beside them, and the candidate with the best validation accuracy
+goes on to be the version. The test figures of each, and their spread over the seeds, are written to seeds.json.
 """
 
-import itertools
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ AVERAGED = "averaged"
 QUANTISED = "quantised"
 """Run folder of the best of them, trained on in 8 bits."""
 SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "served.accuracy")
-"""Figures whose spread over the runs is reported."""
+"""Figures whose spread over the seeds is reported."""
 
 
 def run(
@@ -43,22 +42,16 @@ def run(
     seeds: Sequence[int],
     command: str,
 ) -> str:
-    """
-    Train every seed on ``data`` with every loss, make the version from the best candidate, and give its name.
-
-    ``command`` is what did it, for the card.
-    """
-    runs = {}
-    for number, seed in itertools.product(range(1, len(preset.losses) + 1), seeds):
-        name = f"seed-{seed}" if number == 1 else f"seed-{seed}-loss-{number}"
-        runs[name] = out / name
-        train(data, runs[name], taxonomy, preset.with_loss(number), seed)
+    """Train every seed on ``data``, make the version from the best candidate, and give its name; ``command`` did it."""
+    runs = {seed: out / f"seed-{seed}" for seed in seeds}
+    for seed, folder in runs.items():
+        train(data, folder, taxonomy, preset, seed)
     candidates = list(runs.values())
     if len(runs) > 1:
         average(candidates, data, out / AVERAGED)
         candidates.append(out / AVERAGED)
     best = max(candidates, key=_validation_accuracy)
-    spread = run_spread(runs, data, taxonomy)
+    spread = seed_spread(runs, data, taxonomy)
     if len(runs) > 1:
         spread[AVERAGED] = _figures(out / AVERAGED, *_held_out(data), taxonomy)
     made_by = f"made by preset {preset.name}, {best.name}"
@@ -66,7 +59,7 @@ def run(
         quantise(best, data, out / QUANTISED, preset)
         best = out / QUANTISED
         spread[QUANTISED] = _figures(best, *_held_out(data), taxonomy)
-    (out / "spread.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
+    (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
     parity = preset.quantise.min_decisions_equal if preset.quantise else MIN_DECISIONS_EQUAL
     settings = VersionSettings(min_decisions_equal=parity, seed=seeds[0], commands=(command,))
     store.root.mkdir(parents=True, exist_ok=True)
@@ -75,17 +68,17 @@ def run(
     return manifest.version
 
 
-def run_spread(runs: Mapping[str, Path], data: Path, taxonomy: Taxonomy) -> dict[str, Any]:
-    """Test figures of each run, their mean, and their standard deviation where there are two or more."""
+def seed_spread(runs: dict[int, Path], data: Path, taxonomy: Taxonomy) -> dict[str, Any]:
+    """Test figures of each seed, their mean, and their standard deviation where there are two or more."""
     validation, test = _held_out(data)
-    by_run = {name: _figures(folder, validation, test, taxonomy) for name, folder in runs.items()}
+    by_seed = {seed: _figures(folder, validation, test, taxonomy) for seed, folder in runs.items()}
     summary = {}
     for name in SPREAD:
-        values = [figures[name] for figures in by_run.values() if name in figures]
+        values = [figures[name] for figures in by_seed.values() if name in figures]
         if values:
             deviation = statistics.stdev(values) if len(values) > 1 else None
-            summary[name] = {"mean": statistics.fmean(values), "standard_deviation": deviation, "runs": len(values)}
-    return {"by_run": by_run, "summary": summary}
+            summary[name] = {"mean": statistics.fmean(values), "standard_deviation": deviation, "seeds": len(values)}
+    return {"by_seed": by_seed, "summary": summary}
 
 
 def _held_out(data: Path) -> tuple[list[LabelledUtterance], list[LabelledUtterance]]:

@@ -59,21 +59,9 @@ class Preset:
 
     name: str
     train: TrainSettings
-    losses: tuple[LossWeights, ...]
-    """Each seed is trained once with each of them, and the mean of all these networks' weights is a candidate too."""
+    loss: LossWeights
     quantise: QuantiseSettings | None
     """Without it the version computes in fp32."""
-
-    @property
-    def loss(self) -> LossWeights:
-        """What a single run and the epochs in 8 bits minimise: the first."""
-        return self.losses[0]
-
-    def with_loss(self, number: int) -> "Preset":
-        """The preset of one run by the ``number``-th loss, from 1; raises BadPreset when there is none."""
-        if not 1 <= number <= len(self.losses):
-            raise BadPreset(f"{self.name} has {len(self.losses)} [[loss]], not a number {number}")
-        return replace(self, losses=(self.losses[number - 1],))
 
 
 def read_preset(name: str) -> Preset:
@@ -83,13 +71,10 @@ def read_preset(name: str) -> Preset:
         known = sorted(p.stem for p in PRESETS.glob("*.toml"))
         raise BadPreset(f"no preset {name!r}; known: {', '.join(known)}")
     data = tomllib.loads(file.read_text(encoding="utf-8"))
-    losses = data.get("loss")
-    if not isinstance(losses, list):
-        raise BadPreset(f"{file.stem} must have one [[loss]] or more")
     return Preset(
         name=file.stem,
         train=_read(TrainSettings, data.get("train", {}), f"{file.stem}: [train]"),
-        losses=tuple(_read(LossWeights, loss, f"{file.stem}: [[loss]]") for loss in losses),
+        loss=_read(LossWeights, data.get("loss", {}), f"{file.stem}: [loss]"),
         quantise=_read(QuantiseSettings, data["quantise"], f"{file.stem}: [quantise]") if "quantise" in data else None,
     )
 

@@ -32,11 +32,11 @@ def test_smoke_preset_runs_every_stage_and_leaves_a_version_that_answers(tmp_pat
     card = version.file("model_card.md").read_text(encoding="utf-8")
     assert "generator" in card
     assert len(digest_of_version(version.manifest)) == 64
-    spread = json.loads((tmp_path / "spread.json").read_text(encoding="utf-8"))
+    spread = json.loads((tmp_path / "seeds.json").read_text(encoding="utf-8"))
     assert version.manifest.precision == "int8"
     # The version is the run that was trained on in 8 bits, and rounding cost little.
     assert spread["quantised"]["intents.accuracy"] == pytest.approx(figures["intents.accuracy"]["value"], abs=0.01)
-    assert spread["by_run"]["seed-42"]["intents.accuracy"] < figures["intents.accuracy"]["value"] + 0.1
+    assert spread["by_seed"]["42"]["intents.accuracy"] < figures["intents.accuracy"]["value"] + 0.1
     assert store.reference(champion.version).n > 100
 
     tokenizer = UtteranceTokenizer(version.file("tokenizer.json"), version.manifest.max_tokens)

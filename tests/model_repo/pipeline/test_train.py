@@ -100,20 +100,3 @@ def test_preset_with_an_unknown_key_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "odd.toml").write_text(text.replace("warmup =", "warm_up ="))
     with pytest.raises(BadPreset, match="warm_up"):
         read_preset(str(tmp_path / "odd.toml"))
-
-
-def test_a_loss_is_taken_by_its_number(preset: Preset) -> None:
-    """From 1, as a person counts; one that is not there is named."""
-    two = replace(preset, losses=(preset.loss, replace(preset.loss, others=1.0)))
-    assert two.with_loss(2).losses == (replace(preset.loss, others=1.0),)
-    for number in (0, 3):
-        with pytest.raises(BadPreset, match=f"has 2 .*not a number {number}"):
-            two.with_loss(number)
-
-
-def test_preset_without_a_loss_is_refused(tmp_path: Path) -> None:
-    """So is one with the table of one loss where a list of them is read."""
-    text = (Path(__file__).parents[3] / "model_repo" / "presets" / "smoke.toml").read_text()
-    (tmp_path / "odd.toml").write_text(text.replace("[[loss]]", "[loss]"))
-    with pytest.raises(BadPreset, match="or more"):
-        read_preset(str(tmp_path / "odd.toml"))

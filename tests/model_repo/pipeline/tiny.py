@@ -62,7 +62,7 @@ def tiny_preset(base: Path, epochs: int, seeds: tuple[int, ...] = (1,)) -> Prese
     )
     loss = LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, choice_share=0.85, choice_margin=0.0, others=0.0)
     quantise = QuantiseSettings(1, 1e-3, 1e-3, min_decisions_equal=0.995)
-    return Preset("test", settings, (loss,), quantise)
+    return Preset("test", settings, loss, quantise)
 
 
 def utterances(n: int, offset: int = 0) -> list[LabelledUtterance]:
