@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model_repo.__main__ import main
+from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.version import digest_of_version
 from model_repo.store import Store
 from service.backends.onnx import OnnxBackend
@@ -55,3 +57,18 @@ def test_version_that_ships_is_whole_and_names_no_path_of_a_machine() -> None:
     for name in ("manifest.json", "model_card.md", "metrics.json"):
         text = (version.folder / name).read_text(encoding="utf-8")
         assert not re.search(r"(?<![\w.])/(home|root|tmp|mnt|Users)/", text)
+
+
+def test_version_3_is_the_network_of_version_2() -> None:
+    """Its card gives the figures of version 2: on any machine both give the same logits, to the last bit."""
+    repository = Path(__file__).parents[2] / "model_repo"
+    store = Store(repository / "versions")
+    files = sorted((repository / "data" / "manga_authored").glob("*.jsonl"))
+    messages = [utterance.text for file in files for utterance in read_utterances(file)][::60]
+    logits = []
+    for name in ("2", "3"):
+        version = store.load(name)
+        tokenizer = UtteranceTokenizer(version.file("tokenizer.json"), version.manifest.max_tokens)
+        logits.append(OnnxBackend(version.folder).infer([tokenizer.encode(text) for text in messages]).logits)
+    assert len(messages) > 150
+    np.testing.assert_array_equal(*logits)

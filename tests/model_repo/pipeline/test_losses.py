@@ -7,26 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model_repo.pipeline.losses import (
-    LossWeights,
-    choose,
-    concentrate,
-    energy_loss,
-    focal_loss,
-    others_loss,
-    total_loss,
-)
-
-NOTHING = LossWeights(
-    focal_gamma=0.0,
-    label_smoothing=0.0,
-    energy=0.0,
-    energy_margin=0.0,
-    age=0.0,
-    choice_share=0.0,
-    choice_margin=0.0,
-    others=0.0,
-)
+from model_repo.pipeline.losses import LossWeights, concentrate, energy_loss, focal_loss, others_loss, total_loss
 
 
 def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
@@ -55,14 +36,15 @@ def test_energy_loss_pulls_ood_below_the_margin_and_the_rest_above() -> None:
 
 def test_unknown_age_and_ood_targets_do_not_count() -> None:
     """Changing what must be ignored changes nothing."""
-    weights = replace(NOTHING, age=1.0)
+    weights = LossWeights(
+        focal_gamma=0.0, label_smoothing=0.0, energy=0.0, energy_margin=0.0, age=1.0, choice_share=0.0, others=0.0
+    )
     logits, is_ood = torch.tensor([[1.0, 0.0], [0.3, 2.0]]), torch.tensor([False, True])
     age = torch.tensor([1.0, float("nan")])
     targets = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
     other = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    choice = torch.tensor([[0], [1]])
-    first = total_loss(logits, torch.tensor([0.2, 5.0]), targets, choice, is_ood, age, weights)
-    second = total_loss(logits, torch.tensor([0.2, -5.0]), other, choice, is_ood, age, weights)
+    first = total_loss(logits, torch.tensor([0.2, 5.0]), targets, is_ood, age, weights)
+    second = total_loss(logits, torch.tensor([0.2, -5.0]), other, is_ood, age, weights)
     assert torch.isfinite(first)
     assert torch.equal(first, second)
 
@@ -70,40 +52,17 @@ def test_unknown_age_and_ood_targets_do_not_count() -> None:
 def test_concentrated_targets_still_sum_to_one_and_leave_single_intents_alone() -> None:
     """Two and three carried intents, one, and none."""
     targets = torch.tensor([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    got = concentrate(targets, torch.tensor([[0], [2], [1], [0]]), 0.8)
+    logits = torch.tensor([[2.0, 1.0, 9.0], [0.0, 1.0, 2.0], [5.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    got = concentrate(targets, logits, 0.8)
     expected = torch.tensor([[0.8, 0.2, 0.0], [0.1, 0.1, 0.8], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
     assert torch.allclose(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("margin", "expected"),
-    [
-        pytest.param(0.0, [1, 2, 0], id="the highest of the carried"),
-        pytest.param(1.0, [2, 2, 0], id="of two within the margin the rarer, unless it is beyond it"),
-        pytest.param(9.0, [2, 0, 0], id="of all within the margin the rarest"),
-    ],
-)
-def test_a_draw_goes_to_the_rarest_of_the_intents_that_are_carried(margin: float, expected: list[int]) -> None:
-    """What is not carried is never chosen, however high or rare; an utterance of one intent has one choice."""
-    frequencies = torch.tensor([10, 30, 20, 1])
-    logits = torch.tensor([[7.0, 3.0, 2.5, 9.0], [1.0, 0.0, 5.0, 9.0], [-5.0, 8.0, 8.0, 9.0]])
-    targets = torch.tensor([[0.0, 0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    assert choose(logits, targets, frequencies, margin).squeeze(1).tolist() == expected
-
-
-def test_a_choice_among_nothing_disturbs_nobody() -> None:
-    """Ood utterances carry no intent: any index, and their targets stay zero."""
-    targets = torch.zeros(2, 3)
-    choice = choose(torch.randn(2, 3), targets, torch.tensor([3, 2, 1]), 3.0)
-    assert not concentrate(targets, choice, 0.95).any()
-    assert not others_loss(torch.randn(2, 3), targets, choice).any()
 
 
 def test_others_are_asked_for_whatever_share_is_left_for_them() -> None:
     """The gradient raises what is carried besides the own choice, at full strength, and leaves the choice alone."""
     logits = torch.tensor([[3.0, 0.0, 0.0, 0.0], [0.0, 1.0, 5.0, 0.0]], requires_grad=True)
     targets = torch.tensor([[0.99, 0.01, 0.0, 0.0], [0.02, 0.96, 0.0, 0.02]])
-    others_loss(logits, targets, torch.tensor([[0], [1]])).sum().backward()
+    others_loss(logits, targets).sum().backward()
     assert logits.grad is not None
     assert logits.grad[0].tolist() == pytest.approx([0.0, 1 / 3 - 1, 1 / 3, 1 / 3], abs=1e-5)
     assert logits.grad[1, 1] == 0.0
@@ -114,7 +73,7 @@ def test_others_are_asked_for_whatever_share_is_left_for_them() -> None:
 def test_utterances_of_one_intent_or_none_have_no_others() -> None:
     """No loss, no gradient, and no NaN."""
     logits = torch.tensor([[3.0, 0.0, -900.0], [0.0, 1.0, 900.0]], requires_grad=True)
-    loss = others_loss(logits, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([[0], [2]]))
+    loss = others_loss(logits, torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
     loss.sum().backward()
     assert logits.grad is not None
     assert loss.tolist() == [0.0, 0.0]
@@ -123,13 +82,8 @@ def test_utterances_of_one_intent_or_none_have_no_others() -> None:
 
 def test_others_count_by_their_weight() -> None:
     """In the mean over the batch."""
+    base = LossWeights(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, others=0.0)
     logits, targets = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0]])
-    rest = (
-        torch.zeros(2),
-        targets,
-        torch.tensor([[0], [1]]),
-        torch.tensor([False, False]),
-        torch.full((2,), float("nan")),
-    )
-    without, with_others = (total_loss(logits, *rest, weights) for weights in (NOTHING, replace(NOTHING, others=3.0)))
+    rest = (torch.zeros(2), targets, torch.tensor([False, False]), torch.full((2,), float("nan")))
+    without, with_others = (total_loss(logits, *rest, weights) for weights in (base, replace(base, others=3.0)))
     assert (with_others - without).item() == pytest.approx(3.0 * math.log(2) / 2)
