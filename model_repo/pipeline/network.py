@@ -35,7 +35,7 @@ class RouterNetwork(nn.Module):
         ``bf16`` multiplies in bfloat16 inside the encoder: for training, where its last digits do not count.
         """
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state.float()
+            hidden = self.encoder(input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         embeddings = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1.0)
         pooled = self.dropout(embeddings)

@@ -9,22 +9,21 @@ version do.
 """
 
 import argparse
-import json
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import DistilBertConfig, DistilBertModel
 
-from model_repo.contract.engine import ENGINE_FILE, MODEL_FILE, TOKENIZER_FILE, EngineSpec
+from model_repo.contract.engine import TOKENIZER_FILE
 from model_repo.contract.manifest import Manifest
-from model_repo.contract.policy import Policy
-from model_repo.pipeline.export import MAX_ROW_TOKENS, SLOTS, store_in_half_precision, write_graph
-from model_repo.pipeline.network import RouterNetwork
+from model_repo.pipeline.export import export
+from model_repo.pipeline.network import RouterNetwork, save_checkpoint
 from model_repo.pipeline.quantise import measured_steps
 from model_repo.pipeline.quantised import quantise_layers
 from model_repo.store import LoadedVersion, Store, sha256_of
@@ -41,41 +40,37 @@ def random_version(config: DistilBertConfig, like: Store, out: Path) -> str:
     """Write a model repository to ``out`` that serves one version of the sizes of ``config``; gives its name."""
     champion = like.deployment().champion
     shipped = like.load(champion.version)
-    policy = like.policy(champion.version, champion.policy_revision)
-    store = Store(out)
+    taxonomy, max_tokens = shipped.manifest.taxonomy, shipped.manifest.max_tokens
     out.mkdir(parents=True, exist_ok=True)
-    version = store.next_version()
-    folder = out / "new"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    spec = EngineSpec("int8", SLOTS, shipped.manifest.max_tokens, MAX_ROW_TOKENS)
-    shutil.copyfile(shipped.file(TOKENIZER_FILE), folder / TOKENIZER_FILE)
-    write_graph(random_network(config, shipped), spec, folder / MODEL_FILE)
-    store_in_half_precision(folder / MODEL_FILE)
-    (folder / ENGINE_FILE).write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
-    manifest = Manifest(
-        version=version,
-        taxonomy=shipped.manifest.taxonomy,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        backend="onnx",
-        precision=spec.precision,
-        max_tokens=spec.max_tokens,
-        seed=SEED,
-        files={file.name: sha256_of(file) for file in sorted(folder.iterdir())},
-        training={"random_weights": config.to_diff_dict()},
-    )
-    first = Policy(**{**policy.__dict__, "version": version, "revision": 1})
-    store.add_version(folder, manifest, first)
-    store.promote(version, first.revision, "random weights, for speed alone")
-    return version
+    store = Store(out)
+    policy = replace(like.policy(champion.version, champion.policy_revision), version=store.next_version(), revision=1)
+    with TemporaryDirectory(dir=out) as scratch:
+        checkpoint, folder = Path(scratch) / "checkpoint", Path(scratch) / "version"
+        save_checkpoint(checkpoint, random_network(config, shipped), shipped.file(TOKENIZER_FILE), taxonomy)
+        # Nothing is demanded of the decisions of random weights: the names of the intents do as texts to compare.
+        report = export(checkpoint, folder, taxonomy.intents, policy, max_tokens=max_tokens, min_decisions_equal=0.0)
+        manifest = Manifest(
+            version=policy.version,
+            taxonomy=taxonomy,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            backend="onnx",
+            precision=report.precision,
+            max_tokens=max_tokens,
+            seed=SEED,
+            files={file.name: sha256_of(file) for file in sorted(folder.iterdir())},
+            training={"random_weights": config.to_diff_dict()},
+        )
+        store.add_version(folder, manifest, policy)
+    store.promote(policy.version, policy.revision, "random weights, for speed alone")
+    return policy.version
 
 
 def random_network(config: DistilBertConfig, shipped: LoadedVersion) -> RouterNetwork:
-    """Seeded weights, with steps measured on token ids drawn at random."""
+    """Seeded weights over the vocabulary of ``shipped``, with steps measured on token ids drawn at random."""
     torch.manual_seed(SEED)
     vocabulary = Tokenizer.from_file(str(shipped.file(TOKENIZER_FILE))).get_vocab_size()
-    config.vocab_size = vocabulary
-    network = RouterNetwork(DistilBertModel(config), len(shipped.manifest.taxonomy.intents)).eval()
+    sizes = DistilBertConfig.from_dict({**config.to_dict(), "vocab_size": vocabulary})
+    network = RouterNetwork(DistilBertModel(sizes), len(shipped.manifest.taxonomy.intents)).eval()
     drawn = np.random.default_rng(SEED).integers(0, vocabulary, (200, 16)).tolist()
     quantise_layers(network, measured_steps(network, drawn))
     return network
