@@ -53,10 +53,12 @@ def test_two_products_fit_sixteen_bits() -> None:
     assert 2 * INPUT_STEPS * WEIGHT_STEPS < 2**15
 
 
-def test_output_is_that_of_integers() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_output_is_that_of_integers(training: bool) -> None:
     """As an engine computes it: sums of integer products, scaled at the end."""
     steps = InputSteps.covering(-2.0, 2.5)
     linear, rounding = layer(steps)
+    rounding.train(training)
     inputs = torch.tensor([[0.3, -1.9, 2.5, 0.0, 9.0]])
     with torch.no_grad():
         got = rounding(inputs)
@@ -65,6 +67,18 @@ def test_output_is_that_of_integers() -> None:
     weights = (linear.weight.detach() / scales[:, None]).round().to(torch.int64)
     sums = (codes - steps.zero_point) @ weights.T
     torch.testing.assert_close(got, sums * steps.scale * scales + linear.bias)
+
+
+def test_judged_output_does_not_depend_on_the_order_of_its_sums() -> None:
+    """CPUs sum in orders of their own; exact sums are the same in all."""
+    torch.manual_seed(5)
+    linear, order, inputs = nn.Linear(1536, 8), torch.randperm(1536), torch.randn(64, 1536)
+    steps = InputSteps.covering(-4.0, 4.0)
+    shuffled = nn.Linear(1536, 8)
+    shuffled.load_state_dict({"weight": linear.weight[:, order], "bias": linear.bias})
+    one, other = (QuantisedLinear(each, steps).eval() for each in (linear, shuffled))
+    with torch.no_grad():
+        assert torch.equal(one(inputs), other(inputs[:, order]))
 
 
 def test_gradient_passes_the_rounding_but_not_the_ends() -> None:
