@@ -68,7 +68,7 @@ class QuantisedLinear(nn.Linear):
         (..., in) -> (..., out). In evaluation the sums are exact, as an engine's are.
 
         Sums in fp32 depend on their order, which differs among CPUs, and a last digit can carry an input of the next
-        layer to another step: on a CPU with AMX 0.5% of the decisions were others than the engine's, with exact sums 0.1%.
+        layer to another step: on a CPU with AMX 0.5% of the decisions were not the engine's, with exact sums 0.1%.
         """
         if self.training:
             return functional.linear(self.rounding(hidden), self.rounded_weight(), self.bias)
