@@ -31,6 +31,8 @@ from model_repo.pipeline.sources import ADAPTED, DATA, Source, SourceRow, read_l
 from model_repo.pipeline.splits import SPLITS, count_straddling, near_duplicate_groups, normalise, split
 
 AUTHORED = "manga_authored"
+SUPPLEMENT = "manga_supplement"
+"""Authored messages that only train, so that the test stays the one that every version was judged on."""
 DATA_VARIABLE = "MANGA_DATA"
 
 
@@ -74,7 +76,8 @@ def build(
     public = gather(mixture, data_folder, taxonomy, grammar, seed)
     composed = composed_messages(mixture, authored, parts, grammar, seed)
     live, fates = keep_production(production, authored, parts)
-    candidates = [*generated, *composed, *public.utterances]
+    supplement = read_authored(SUPPLEMENT) if mixture.supplement else []
+    candidates = [*supplement, *generated, *composed, *public.utterances]
     held_out = [u.text for u, part in zip(authored, parts, strict=True) if part != "train"]
     _say(f"comparing {len(candidates):,} additions with {len(held_out):,} held-out messages")
     kept, dropped = keep_apart(candidates, [u.text for u in (*authored, *live)], held_out)
@@ -110,13 +113,13 @@ def read_taxonomy(file: Path = PRESETS / "taxonomy.toml") -> Taxonomy:
     return Taxonomy.from_json(tomllib.loads(file.read_text(encoding="utf-8")))
 
 
-def read_authored(folder: Path = DATA / AUTHORED) -> list[LabelledUtterance]:
-    """Every authored message in file order; its group is its voice, the name of its file."""
+def read_authored(name: str = AUTHORED) -> list[LabelledUtterance]:
+    """Every message of an authored set in file order; its group is its voice, the name of its file."""
     utterances = []
-    for file in sorted(folder.glob("*.jsonl")):
+    for file in sorted((DATA / name).glob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             for line in lines:
-                row = {**json.loads(line), "source": AUTHORED, "origin": "authored", "group": file.stem}
+                row = {**json.loads(line), "source": name, "origin": "authored", "group": file.stem}
                 utterances.append(LabelledUtterance.from_json(row))
     return utterances
 

@@ -12,7 +12,7 @@ from model_repo.pipeline.generator import GeneratorSettings
 from model_repo.pipeline.settings import PRESETS, BadPreset
 
 MIXTURES = PRESETS / "data.toml"
-KEYS = {"authored", "unshippable", "composed", "generator", "sources"}
+KEYS = {"authored", "supplement", "unshippable", "composed", "generator", "sources"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Mixture:
     """Public set -> label -> most utterances of it."""
     composed: ComposingSettings | None = None
     """Messages of two intents put together from authored training messages."""
+    supplement: bool = False
+    """Whether the authored messages that only train are among them."""
 
 
 def read_mixture(name: str, file: Path = MIXTURES) -> Mixture:
@@ -41,7 +43,7 @@ def read_mixture(name: str, file: Path = MIXTURES) -> Mixture:
     if odd or "authored" not in table or "unshippable" not in table:
         got, known = ", ".join(sorted(table)), ", ".join(sorted(KEYS))
         raise BadPreset(f"{file.name}: [{name}] needs authored and unshippable, and may have of {known}; got {got}")
-    added = table.get("sources") or table.get("composed")
+    added = any(table.get(key) for key in ("supplement", "sources", "composed"))
     if not table["authored"] and ("generator" not in table or added):
         raise BadPreset(f"{file.name}: [{name}] without authored messages must have a generator, and nothing else")
     return Mixture(
@@ -51,6 +53,7 @@ def read_mixture(name: str, file: Path = MIXTURES) -> Mixture:
         generator=_generator(table["generator"], f"{file.name}: [{name}.generator]") if "generator" in table else None,
         sources=table.get("sources", {}),
         composed=_composing(table["composed"], f"{file.name}: [{name}.composed]") if "composed" in table else None,
+        supplement=table.get("supplement", False),
     )
 
 

@@ -21,7 +21,7 @@ from model_repo.contract.labels import Taxonomy
 from model_repo.contract.manifest import Manifest
 from model_repo.contract.policy import Policy
 from model_repo.pipeline import calibrate, composing, evaluate, generator, production
-from model_repo.pipeline.data import AUTHORED
+from model_repo.pipeline.data import AUTHORED, SUPPLEMENT
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.export import ExportReport, export, read_artefact_spec, run_artefact
 from model_repo.pipeline.model_card import DataSource, Purpose, model_card
@@ -35,7 +35,12 @@ CARD = "model_card.md"
 MIN_DECISIONS_EQUAL = 0.995
 """Parity that a version which ships must reach."""
 OWN_LICENCE = "free for any purpose"
-OWN_ORIGINS = {AUTHORED: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
+OWN_ORIGINS = {
+    AUTHORED: "authored",
+    SUPPLEMENT: "authored",
+    generator.SOURCE: "synthetic",
+    composing.SOURCE: "synthetic",
+}
 CUSTOMERS_LICENCE = "customers' own, not for publication"
 """Who wrote the text that lives in this repository."""
 

@@ -70,7 +70,7 @@ def test_output_is_that_of_integers(training: bool) -> None:
 
 
 def test_judged_output_does_not_depend_on_the_order_of_its_sums() -> None:
-    """CPUs sum in orders of their own; exact sums are the same in all, also above 2^24, where fp32 has no odd numbers."""
+    """CPUs sum in orders of their own; exact sums are the same in all."""
     torch.manual_seed(5)
     order, inputs, steps = torch.randperm(1536), 3.0 + torch.rand(64, 1536), InputSteps.covering(0.0, 4.0)
     linear, shuffled = nn.Linear(1536, 8), nn.Linear(1536, 8)
