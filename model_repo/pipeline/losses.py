@@ -21,14 +21,19 @@ class LossWeights:
     age: float
     choice_share: float
     """
-    Of an utterance with several intents, the share of the target on the one the network itself ranks first among
-    them, from the second epoch on; the others split the rest. Even shares (0 turns this off) would hold the top
-    probability near 1/m although it is right 19 times in 20, which no temperature can mend.
+    Of an utterance with several intents, the share of the target on one of them (``choose``), from the second epoch
+    on; the others split the rest. Even shares (0 turns this off) would hold the top probability near 1/m although it
+    is right 19 times in 20, which no temperature can mend.
+    """
+    choice_margin: float
+    """
+    Carried intents whose logits lie within this of the highest carried one are a draw, which goes to the rarest of
+    them in training. At 0 the network's own order decides, which tears it where two are equally clear.
     """
     others: float
     """
-    Weight of the part that asks which intents are carried besides that one. The less of the target is left for them,
-    the less the focal part teaches of them: this one asks for their order alone, whatever they share.
+    Weight of the part that asks which intents are carried besides the chosen one. The less of the target is left for
+    them, the less the focal part teaches of them: this one asks for their order alone, whatever they share.
     """
 
 
@@ -46,40 +51,50 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float, smoothing: float) 
     return -(smooth * weights * log_probabilities).sum(1)
 
 
-def concentrate(targets: Tensor, logits: Tensor, share: float) -> Tensor:
+def choose(logits: Tensor, targets: Tensor, frequencies: Tensor, margin: float) -> Tensor:
     """
-    (n, K) targets with ``share`` moved to the carried intent of the highest logit, where several are carried.
+    (n, 1) the carried intent that the others stand back behind; anything where none is carried.
 
-    >>> concentrate(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[0.0, 1.0, 9.0]]), 0.8).tolist()[0][1].__round__(3)
+    It is the one of the highest logit; of several within ``margin`` of that, the one least frequent in training
+    (``frequencies``, (K,)), so that the same pair of intents is always ordered the same way.
+
+    >>> logits, targets = torch.tensor([[9.0, 2.0, 1.0]]), torch.tensor([[0.0, 0.5, 0.5]])
+    >>> [choose(logits, targets, torch.tensor([50, 40, 30]), margin).item() for margin in (0.0, 3.0)]
+    [1, 2]
+    """
+    of_carried = logits.detach().masked_fill(targets <= 0, float("-inf"))
+    drawn = of_carried >= of_carried.amax(1, keepdim=True) - margin
+    return torch.where(drawn, frequencies.to(logits.dtype), float("inf")).argmin(1, keepdim=True)
+
+
+def concentrate(targets: Tensor, choice: Tensor, share: float) -> Tensor:
+    """
+    (n, K) targets with ``share`` moved to the chosen intent (n, 1), where several are carried.
+
+    >>> concentrate(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1]]), 0.8).tolist()[0][1].__round__(3)
     0.8
     """
     carried = targets > 0
     count = carried.sum(1, keepdim=True)
-    choice = _own_choice(logits, carried)
     rest = (1 - share) / (count - 1).clamp(min=1)
     moved = (carried * rest).to(targets.dtype).scatter(1, choice, share)
     return torch.where(count > 1, moved, targets)
 
 
-def others_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def others_loss(logits: Tensor, targets: Tensor, choice: Tensor) -> Tensor:
     """
-    (n,) cross-entropy of the intents carried besides the network's own choice, among all but that; 0 for one intent.
+    (n,) cross-entropy of the intents carried besides the chosen one (n, 1), among all but that; 0 for one intent.
 
-    >>> others_loss(torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    >>> logits, targets = torch.tensor([[9.0, 0.0, 0.0]] * 2), torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
+    >>> others_loss(logits, targets, torch.tensor([[0], [0]]))
     tensor([0.6931, 0.0000])
     """
     carried = targets > 0
-    choice = _own_choice(logits, carried)
     others = carried.to(logits.dtype).scatter(1, choice, 0.0)
     shares = others / others.sum(1, keepdim=True).clamp(min=1.0)
     # A large finite number rather than -inf, which times a share of 0 would be NaN.
     log_probabilities = functional.log_softmax(logits.scatter(1, choice, -1e4), dim=1)
     return (shares * -log_probabilities).sum(1)
-
-
-def _own_choice(logits: Tensor, carried: Tensor) -> Tensor:
-    """(n, 1) the carried intent of the highest logit; anything where none is carried."""
-    return logits.detach().masked_fill(~carried, float("-inf")).argmax(1, keepdim=True)
 
 
 def energy_loss(logits: Tensor, is_ood: Tensor, margin: float) -> Tensor:
@@ -93,7 +108,13 @@ def energy_loss(logits: Tensor, is_ood: Tensor, margin: float) -> Tensor:
 
 
 def total_loss(
-    logits: Tensor, age_logits: Tensor, targets: Tensor, is_ood: Tensor, age: Tensor, weights: LossWeights
+    logits: Tensor,
+    age_logits: Tensor,
+    targets: Tensor,
+    choice: Tensor,
+    is_ood: Tensor,
+    age: Tensor,
+    weights: LossWeights,
 ) -> Tensor:
     """
     Mean loss of a batch. ``targets`` rows of ood utterances are ignored; ``age`` is NaN where it is not known.
@@ -101,7 +122,7 @@ def total_loss(
     in_scope = (~is_ood).to(logits.dtype)
     loss = (focal_loss(logits, targets, weights.focal_gamma, weights.label_smoothing) * in_scope).sum() / len(logits)
     if weights.others:
-        loss = loss + weights.others * others_loss(logits, targets).sum() / len(logits)
+        loss = loss + weights.others * others_loss(logits, targets, choice).sum() / len(logits)
     if weights.energy:
         loss = loss + weights.energy * energy_loss(logits, is_ood, weights.energy_margin).mean()
     known = ~age.isnan()

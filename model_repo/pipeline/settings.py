@@ -39,8 +39,6 @@ class QuantiseSettings:
     epochs: int
     head_learning_rate: float
     encoder_learning_rate: float
-    choice_share: float
-    others: float
     min_decisions_equal: float
     """Share of decisions that the artefact must have in common with the network; an fp32 one must have 0.995."""
 
@@ -52,9 +50,7 @@ class QuantiseSettings:
             head_learning_rate=self.head_learning_rate,
             encoder_learning_rate=self.encoder_learning_rate,
         )
-        return replace(
-            preset, train=train, loss=replace(preset.loss, choice_share=self.choice_share, others=self.others)
-        )
+        return replace(preset, train=train)
 
 
 @dataclass(frozen=True)

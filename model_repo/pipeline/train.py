@@ -28,7 +28,7 @@ from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.base_model import load_base
 from model_repo.pipeline.dataset import TensorDataset, length_sorted_batches, read_utterances, to_tensors
-from model_repo.pipeline.losses import concentrate, total_loss
+from model_repo.pipeline.losses import choose, concentrate, total_loss
 from model_repo.pipeline.network import RouterNetwork, save_checkpoint
 from model_repo.pipeline.settings import Preset, TrainSettings
 from model_repo.pipeline.vocabulary import add_word_pieces
@@ -127,6 +127,7 @@ def fit(
     that has learnt nothing yet has none. ``bf16``: see RouterNetwork.
     """
     settings = preset.train
+    frequencies = (tensors.targets > 0).sum(0)
     optimizer = _optimizer(network, settings)
     steps_per_epoch = math.ceil(len(tensors) / settings.batch_size)
     history = _resume(out / STATE, network, optimizer)
@@ -146,9 +147,10 @@ def fit(
             batch = tensors.batch(rows)
             logits, age_logits, _ = network(batch.input_ids, batch.attention_mask, bf16)
             targets = batch.targets
+            choice = choose(logits, targets, frequencies, preset.loss.choice_margin)
             if epoch >= choosing_from and preset.loss.choice_share:
-                targets = concentrate(targets, logits, preset.loss.choice_share)
-            loss = total_loss(logits, age_logits, targets, batch.is_ood, batch.age, preset.loss)
+                targets = concentrate(targets, choice, preset.loss.choice_share)
+            loss = total_loss(logits, age_logits, targets, choice, batch.is_ood, batch.age, preset.loss)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()

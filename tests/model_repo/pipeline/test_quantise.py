@@ -66,7 +66,7 @@ def test_outputs_and_record_are_those_of_the_rounding_network(run: Path, quantis
     np.testing.assert_allclose(outputs, again.logits, atol=1e-4)
     assert not np.allclose(outputs, before, atol=1e-2)
     record = json.loads((quantised / "train.json").read_text())
-    assert record["quantised"] == asdict(QuantiseSettings(1, 1e-3, 1e-3, 0.9, 1.0, 0.995))
+    assert record["quantised"] == asdict(QuantiseSettings(1, 1e-3, 1e-3, 0.995))
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 1]
     assert record["epochs"][-1]["top1"] > 0.7
 
@@ -110,20 +110,20 @@ def test_run_is_written_as_it_will_be_stored(
 def test_targets_follow_the_choice_from_the_first_epoch_on(
     run: Path, data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network has a choice by then; with the share, and the weight of the others, of these settings."""
+    """The network has a choice by then; with the share of the preset, and the schedule of these settings."""
     shares = []
 
-    def watched(targets: torch.Tensor, logits: torch.Tensor, share: float) -> torch.Tensor:
+    def watched(targets: torch.Tensor, choice: torch.Tensor, share: float) -> torch.Tensor:
         shares.append(share)
-        return concentrate(targets, logits, share)
+        return concentrate(targets, choice, share)
 
     monkeypatch.setattr("model_repo.pipeline.train.concentrate", watched)
     quantise(run, data, tmp_path / "out", preset)
-    assert set(shares) == {0.9}
+    assert set(shares) == {preset.loss.choice_share}
     assert preset.quantise is not None
     settings = preset.quantise.replaced_in(preset)
-    assert (settings.loss.others, settings.train.epochs, settings.train.head_learning_rate) == (1.0, 1, 1e-3)
-    assert settings.loss.energy == preset.loss.energy
+    assert (settings.train.epochs, settings.train.head_learning_rate) == (1, 1e-3)
+    assert settings.loss == preset.loss
 
 
 def test_steps_cover_what_the_layers_are_given_and_not_the_padding(run: Path) -> None:

@@ -60,8 +60,8 @@ def tiny_preset(base: Path, epochs: int, seeds: tuple[int, ...] = (1,)) -> Prese
         dropout=0.1,
         japanese_word_pieces=False,
     )
-    loss = LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, choice_share=0.85, others=0.0)
-    quantise = QuantiseSettings(1, 1e-3, 1e-3, choice_share=0.9, others=1.0, min_decisions_equal=0.995)
+    loss = LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, choice_share=0.9, choice_margin=1.0, others=1.0)
+    quantise = QuantiseSettings(1, 1e-3, 1e-3, min_decisions_equal=0.995)
     return Preset("test", settings, loss, quantise)
 
 
