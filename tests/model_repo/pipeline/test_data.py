@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.pipeline.composing import ComposingSettings
 from model_repo.pipeline.data import (
+    AUTHORED,
+    SUPPLEMENT,
     build,
     composed_messages,
     digest,
@@ -52,6 +55,32 @@ def test_authored_messages_are_all_there_in_eighteen_voices() -> None:
     assert f"**How many?** {len(authored):,}, in eighteen files" in datasheet
     assert len({u.group for u in authored}) == 18
     assert {u.main_label for u in authored} == {*read_taxonomy().intents, "ood"}
+
+
+def test_supplement_is_all_there_in_eighteen_voices() -> None:
+    """As its datasheet counts it."""
+    supplement = read_authored(SUPPLEMENT)
+    datasheet = (DATA / SUPPLEMENT / "DATASHEET.md").read_text(encoding="utf-8")
+    assert f"**How many?** {len(supplement):,}, in eighteen files" in datasheet
+    assert len({u.group for u in supplement}) == 18
+    assert {u.main_label for u in supplement} == {*read_taxonomy().intents, "ood"}
+
+
+def test_supplement_only_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What judges is authored text as before; the version may ship. On a part of each voice, for time."""
+    whole = {name: read_authored(name) for name in (AUTHORED, SUPPLEMENT)}
+    parts = {name: [u for i, u in enumerate(rows) if i % 20 == 0] for name, rows in whole.items()}
+    parts[SUPPLEMENT].append(replace(parts[AUTHORED][0], source=SUPPLEMENT, intents=("faq",)))
+    monkeypatch.setattr("model_repo.pipeline.data.read_authored", lambda name=AUTHORED: parts[name])
+    monkeypatch.setattr("model_repo.pipeline.data.read_corrections", dict)
+    report = build(None, tmp_path)
+    of_supplement = {name: part.by_source.get(SUPPLEMENT, 0) for name, part in report.splits.items()}
+    assert 0.98 * len(parts[SUPPLEMENT]) < of_supplement["train"] < len(parts[SUPPLEMENT])
+    assert (of_supplement["validation"], of_supplement["test"]) == (0, 0)
+    assert set(report.splits["test"].by_source) == {AUTHORED}
+    assert sum(part.by_source[AUTHORED] for part in report.splits.values()) == len(parts[AUTHORED])
+    assert report.near_duplicates_crossing_splits == 0
+    assert report.ships
 
 
 def test_missing_sets_are_named_with_the_place_where_they_are_published(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def test_smoke_needs_nothing_but_the_generator() -> None:
         ("authored = true", "needs authored and unshippable"),
         ("authored = true\nunshippable = false\ncolour = 1", "colour"),
         ("authored = false\nunshippable = false", "must have a generator"),
+        ("authored = false\nsupplement = true\nunshippable = false\n[m.generator]\ncount = 5", "must have a generator"),
         ("authored = true\nunshippable = false\n[m.generator]\ncount = 5", "generator"),
         ("authored = true\nunshippable = false\n[m.composed]\ncount = 0", "count must be at least 1, got 0"),
         ("authored = true\nunshippable = false\n[m.composed]\nlongest = 9", "longest"),

@@ -3,11 +3,11 @@
 import pytest
 
 from model_repo.pipeline import composing, generator
-from model_repo.pipeline.data import AUTHORED
+from model_repo.pipeline.data import AUTHORED, SUPPLEMENT
 from model_repo.pipeline.sources import read_sources
 from model_repo.pipeline.version import OWN_LICENCE, card_sources
 
-OWN = {AUTHORED: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
+OWN = {AUTHORED: "authored", SUPPLEMENT: "authored", generator.SOURCE: "synthetic", composing.SOURCE: "synthetic"}
 
 
 @pytest.mark.parametrize("source", OWN)
