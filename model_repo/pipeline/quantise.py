@@ -20,7 +20,7 @@ from model_repo.pipeline.export import HALF_PRECISION_ABOVE, run_network
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.quantised import InputSteps, QuantisedLinear, quantise_layers, steps_of
 from model_repo.pipeline.settings import Preset
-from model_repo.pipeline.train import STATE, fit, plain_tokenizer, save_run
+from model_repo.pipeline.train import RECORD, finish, fit, is_finished, plain_tokenizer, save_run
 
 MEASURED = 2000
 """Training utterances that the steps are measured on."""
@@ -34,11 +34,16 @@ def quantise(run: Path, data: Path, out: Path, preset: Preset) -> Path:
     """
     Write the quantised run to ``out`` and give its checkpoint folder. ``data`` is what ``run`` was trained on.
 
-    Goes on after the last whole epoch when it was interrupted. Raises CannotQuantise.
+    Goes on after the last whole epoch when it was interrupted, and keeps a finished run. Raises CannotQuantise.
     """
     if preset.quantise is None:
         raise CannotQuantise(f"preset {preset.name} has no [quantise]")
-    record = json.loads((run / "train.json").read_text(encoding="utf-8"))
+    record = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    trained_epochs = record.pop("epochs")
+    record["quantised"] = asdict(preset.quantise)
+    if is_finished(out, record):
+        print(f"{out} is trained already, with these settings on this data")
+        return out / "checkpoint"
     trained = load_checkpoint(run / "checkpoint")
     network, tokenizer_file, taxonomy = trained.network, trained.tokenizer_file, trained.taxonomy
     if steps_of(network):
@@ -65,9 +70,7 @@ def quantise(run: Path, data: Path, out: Path, preset: Preset) -> Path:
     )
     halve_rest(network)
     save_run(out, network, tokenizer_file, taxonomy, data)
-    record = {**record, "quantised": asdict(preset.quantise), "epochs": [*record["epochs"], *history]}
-    (out / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (out / STATE).unlink(missing_ok=True)
+    finish(out, {**record, "epochs": [*trained_epochs, *history]})
     return out / "checkpoint"
 
 

@@ -2,15 +2,15 @@
 Train one network: ``python -m model_repo train --data DIR --out DIR [--preset default] [--seed 42]``.
 
 Reads train.jsonl and validation.jsonl; writes checkpoint/, outputs_validation.npz, outputs_test.npz and train.json
-(settings, seed, data digests, losses, validation figures by epoch). Interrupted, it goes on after the last whole
-epoch when started again with the same arguments.
+(settings, seed, data digests, losses, validation figures by epoch). Started again with the same arguments it goes on
+after the last whole epoch, or leaves a finished run as it is.
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from model_repo.pipeline.settings import Preset, TrainSettings
 from model_repo.pipeline.vocabulary import add_word_pieces
 
 STATE = "state.safetensors"
+RECORD = "train.json"
 INITIAL_SEED = 42
 """Of the heads' first weights, whatever the run's seed: only runs that start alike have weights worth averaging."""
 
@@ -42,10 +43,14 @@ def train(
     data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int, stop_after: int | None = None
 ) -> Path | None:
     """
-    Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run in ``out``.
+    Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run, keeps a whole one.
 
     ``stop_after`` ends a slice of a long run after that many epochs in all and gives None: call again to go on.
     """
+    origin = _origin(data, preset, seed)
+    if is_finished(out, origin):
+        print(f"{out} is trained already, with these settings on this data")
+        return out / "checkpoint"
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(INITIAL_SEED)
     utterances = read_utterances(data / "train.jsonl")
@@ -66,8 +71,9 @@ def train(
         return None
 
     save_run(out, network, tokenizer_file, taxonomy, data)
-    _write_record(out / "train.json", data, preset, seed, len(utterances), history, bf16)
-    (out / STATE).unlink(missing_ok=True)
+    products = "bf16" if bf16 else "fp32"
+    record = {**origin, "n_train": len(utterances), "products": products, "epochs": history}
+    finish(out, record)
     return out / "checkpoint"
 
 
@@ -257,16 +263,25 @@ def plain_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def _write_record(
-    file: Path, data: Path, preset: Preset, seed: int, n_train: int, history: list[dict[str, float]], bf16: bool
-) -> None:
-    digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(data.glob("*.jsonl"))}
-    record = {
+def _origin(data: Path, preset: Preset, seed: int) -> dict[str, Any]:
+    """What makes a run what it is."""
+    return {
         "preset": {"name": preset.name, "train": asdict(preset.train), "loss": asdict(preset.loss)},
         "seed": seed,
-        "n_train": n_train,
-        "products": "bf16" if bf16 else "fp32",
-        "data_sha256": digests,
-        "epochs": history,
+        "data_sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(data.glob("*.jsonl"))},
     }
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def is_finished(out: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether ``out`` holds a whole run whose record has all that ``origin`` has."""
+    if not (out / RECORD).is_file() or (out / STATE).is_file():
+        return False
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    # By way of JSON, which makes lists of tuples.
+    return all(record.get(key) == value for key, value in json.loads(json.dumps(origin)).items())
+
+
+def finish(out: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of a run that is whole, and drop what it would have been resumed from."""
+    (out / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (out / STATE).unlink(missing_ok=True)

@@ -57,6 +57,18 @@ def test_every_layer_of_the_blocks_rounds_and_the_heads_do_not(quantised: Path) 
     assert not isinstance(network.classifier, QuantisedLinear)
 
 
+def test_finished_run_is_kept(
+    run: Path, quantised: Path, data: Path, preset: Preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started again with the same arguments it does nothing; with others it begins."""
+    monkeypatch.setattr(stage, "measured_steps", lambda *_: pytest.fail("trained again"))
+    assert quantise(run, data, quantised, preset) == quantised / "checkpoint"
+    assert preset.quantise is not None
+    other = replace(preset, quantise=replace(preset.quantise, encoder_learning_rate=2e-3))
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        quantise(run, data, quantised, other)
+
+
 def test_outputs_and_record_are_those_of_the_rounding_network(run: Path, quantised: Path, data: Path) -> None:
     """It has learnt on, still knows what it knew, and the record says how it came about."""
     trained = load_checkpoint(quantised / "checkpoint")

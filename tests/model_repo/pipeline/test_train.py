@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from model_repo.pipeline import train as stage
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.settings import BadPreset, Preset, read_preset
 from model_repo.pipeline.train import load_outputs, train
@@ -83,6 +85,30 @@ def test_run_in_two_slices_ends_as_a_run_in_one(data: Path, preset: Preset, tmp_
     assert resumed is not None
     first, second = (load_checkpoint(folder).network.state_dict() for folder in (whole, resumed))
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_finished_run_is_kept_and_another_one_is_not(
+    data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipeline that was killed in its third seed does not train the first two again; other settings train anew."""
+    short = replace(preset, train=replace(preset.train, epochs=1))
+    first = train(data, tmp_path / "run", TAXONOMY, short, seed=1)
+    seeds = []
+    fit = stage.fit
+
+    def watched(*args: Any, **options: Any) -> Any:
+        seeds.append(args[7])
+        return fit(*args, **options)
+
+    monkeypatch.setattr(stage, "fit", watched)
+    assert train(data, tmp_path / "run", TAXONOMY, short, seed=1) == first
+    assert seeds == []
+    train(data, tmp_path / "run", TAXONOMY, short, seed=2)
+    train(data, tmp_path / "run", TAXONOMY, replace(short, loss=replace(short.loss, energy=0.1)), seed=2)
+    (tmp_path / "run" / "state.safetensors").touch()
+    with pytest.raises(SafetensorError):
+        train(data, tmp_path / "run", TAXONOMY, replace(short, loss=replace(short.loss, energy=0.1)), seed=2)
+    assert seeds == [2, 2, 2]
 
 
 def test_seed_decides_the_weights(data: Path, preset: Preset, tmp_path: Path) -> None:
