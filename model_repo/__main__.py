@@ -216,9 +216,13 @@ def _production(file: Path | None) -> list[LabelledUtterance]:
 def _train(args: argparse.Namespace) -> None:
     from model_repo.pipeline.dataset import read_taxonomy
     from model_repo.pipeline.settings import read_preset
-    from model_repo.pipeline.train import train
+    from model_repo.pipeline.train import OtherRun, train
 
-    train(args.data, args.out, read_taxonomy(args.data), read_preset(args.preset), args.seed, args.stop_after)
+    taxonomy, preset = read_taxonomy(args.data), read_preset(args.preset)
+    try:
+        train(args.data, args.out, taxonomy, preset, args.seed, args.stop_after)
+    except OtherRun as refused:
+        raise SystemExit(str(refused)) from None
 
 
 def _average(args: argparse.Namespace) -> None:
@@ -233,10 +237,11 @@ def _average(args: argparse.Namespace) -> None:
 def _quantise(args: argparse.Namespace) -> None:
     from model_repo.pipeline.quantise import CannotQuantise, quantise
     from model_repo.pipeline.settings import read_preset
+    from model_repo.pipeline.train import OtherRun
 
     try:
         quantise(args.run, args.data, args.out, read_preset(args.preset))
-    except CannotQuantise as refused:
+    except (CannotQuantise, OtherRun) as refused:
         raise SystemExit(str(refused)) from None
 
 
@@ -258,6 +263,7 @@ def _run(args: argparse.Namespace) -> None:
     from model_repo.pipeline.dataset import read_taxonomy
     from model_repo.pipeline.run import run
     from model_repo.pipeline.settings import read_preset
+    from model_repo.pipeline.train import OtherRun
 
     preset = read_preset(args.preset)
     out = args.out or Path("runs") / preset.name
@@ -267,7 +273,10 @@ def _run(args: argparse.Namespace) -> None:
         command = f"python -m model_repo run --preset {preset.name} --production-labels {args.production_labels.name}"
     build(args.data, data, preset=args.preset, production=_production(args.production_labels))
     store = Store(args.repository or out / "versions")
-    version = run(data, out, store, read_taxonomy(data), preset, args.seeds or preset.train.seeds, command)
+    try:
+        version = run(data, out, store, read_taxonomy(data), preset, args.seeds or preset.train.seeds, command)
+    except OtherRun as refused:
+        raise SystemExit(str(refused)) from None
     print(f"version {version} is in {store.root}")
 
 

@@ -34,7 +34,8 @@ def quantise(run: Path, data: Path, out: Path, preset: Preset) -> Path:
     """
     Write the quantised run to ``out`` and give its checkpoint folder. ``data`` is what ``run`` was trained on.
 
-    Goes on after the last whole epoch when it was interrupted, and keeps a finished run. Raises CannotQuantise.
+    Goes on after the last whole epoch when it was interrupted, and keeps a finished run. Raises CannotQuantise,
+    and OtherRun when ``out`` holds an interrupted run of other settings or on other data.
     """
     if preset.quantise is None:
         raise CannotQuantise(f"preset {preset.name} has no [quantise]")
@@ -65,6 +66,7 @@ def quantise(run: Path, data: Path, out: Path, preset: Preset) -> Path:
         taxonomy,
         settings,
         record["seed"],
+        origin=record,
         until=preset.quantise.epochs,
         choosing_from=0,
     )

@@ -39,6 +39,10 @@ INITIAL_SEED = 42
 """Of the heads' first weights, whatever the run's seed: only runs that start alike have weights worth averaging."""
 
 
+class OtherRun(ValueError):
+    """What lies in the folder is an interrupted run of other settings or on other data."""
+
+
 def train(
     data: Path, out: Path, taxonomy: Taxonomy, preset: Preset, seed: int, stop_after: int | None = None
 ) -> Path | None:
@@ -46,6 +50,7 @@ def train(
     Train on ``data``/train.jsonl and give the checkpoint folder; resumes an interrupted run, keeps a whole one.
 
     ``stop_after`` ends a slice of a long run after that many epochs in all and gives None: call again to go on.
+    Raises OtherRun.
     """
     origin = _origin(data, preset, seed)
     if is_finished(out, origin):
@@ -66,7 +71,9 @@ def train(
 
     bf16 = has_fast_bf16()
     epochs = preset.train.epochs if stop_after is None else min(stop_after, preset.train.epochs)
-    history = fit(network, tensors, validation, held_out, out, taxonomy, preset, seed, until=epochs, bf16=bf16)
+    history = fit(
+        network, tensors, validation, held_out, out, taxonomy, preset, seed, origin=origin, until=epochs, bf16=bf16
+    )
     if len(history) < preset.train.epochs:
         return None
 
@@ -122,6 +129,7 @@ def fit(
     preset: Preset,
     seed: int,
     *,
+    origin: Mapping[str, Any],
     until: int,
     choosing_from: int = 1,
     bf16: bool = False,
@@ -130,13 +138,14 @@ def fit(
     Train ``network`` in place up to epoch ``until`` and give the figures of every epoch; resumes what lies in ``out``.
 
     From epoch ``choosing_from`` on (the first is 0) targets of several intents follow the network's own choice: one
-    that has learnt nothing yet has none. ``bf16``: see RouterNetwork.
+    that has learnt nothing yet has none. ``bf16``: see RouterNetwork. Raises OtherRun when what lies in ``out`` has
+    another ``origin``.
     """
     settings = preset.train
     frequencies = (tensors.targets > 0).sum(0)
     optimizer = _optimizer(network, settings)
     steps_per_epoch = math.ceil(len(tensors) / settings.batch_size)
-    history = _resume(out / STATE, network, optimizer)
+    history = _resume(out / STATE, network, optimizer, origin)
     done, total = len(history) * steps_per_epoch, settings.epochs * steps_per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: slanted_triangular(done + step, total, settings.warmup)
@@ -171,7 +180,7 @@ def fit(
         }
         print(json.dumps(figures), flush=True)
         history.append(figures)
-        _save_state(out / STATE, network, optimizer, history)
+        _save_state(out / STATE, network, optimizer, history, origin)
     return history
 
 
@@ -229,21 +238,29 @@ def _optimizer(network: RouterNetwork, settings: TrainSettings) -> AdamW:
     return AdamW(tables, fused=True)
 
 
-def _save_state(file: Path, network: RouterNetwork, optimizer: AdamW, history: list[dict[str, float]]) -> None:
+def _save_state(
+    file: Path, network: RouterNetwork, optimizer: AdamW, history: list[dict[str, float]], origin: Mapping[str, Any]
+) -> None:
     tensors = {f"network.{k}": v.contiguous() for k, v in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    save_file(tensors, file.with_suffix(".new"), metadata={"history": json.dumps(history)})
+    metadata = {"history": json.dumps(history), "origin": json.dumps(origin)}
+    save_file(tensors, file.with_suffix(".new"), metadata=metadata)
     file.with_suffix(".new").replace(file)
 
 
-def _resume(file: Path, network: RouterNetwork, optimizer: AdamW) -> list[dict[str, float]]:
-    """Load the state of the last whole epoch; an empty history when there is none."""
+def _resume(file: Path, network: RouterNetwork, optimizer: AdamW, origin: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Load the state of the last whole epoch; an empty history when there is none. Raises OtherRun."""
     if not file.is_file():
         return []
     with safe_open(file, framework="pt") as opened:
-        history: list[dict[str, float]] = json.loads(opened.metadata()["history"])
+        metadata = opened.metadata()
+    if metadata["origin"] != json.dumps(origin):
+        raise OtherRun(
+            f"{file} is of an interrupted run of other settings or on other data: remove it, or name another folder"
+        )
+    history: list[dict[str, float]] = json.loads(metadata["history"])
     tensors = load_file(file)
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     state: dict[int, dict[str, torch.Tensor]] = {}

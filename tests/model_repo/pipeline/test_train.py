@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
 
 from model_repo.pipeline import train as stage
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.settings import BadPreset, Preset, read_preset
-from model_repo.pipeline.train import load_outputs, train
+from model_repo.pipeline.train import OtherRun, load_outputs, train
 from tests.model_repo.pipeline.tiny import TAXONOMY, tiny_preset, write_base, write_data
 from tests.tiny_artefact import tiny_network
 
@@ -105,10 +104,20 @@ def test_finished_run_is_kept_and_another_one_is_not(
     assert seeds == []
     train(data, tmp_path / "run", TAXONOMY, short, seed=2)
     train(data, tmp_path / "run", TAXONOMY, replace(short, loss=replace(short.loss, energy=0.1)), seed=2)
-    (tmp_path / "run" / "state.safetensors").touch()
-    with pytest.raises(SafetensorError):
-        train(data, tmp_path / "run", TAXONOMY, replace(short, loss=replace(short.loss, energy=0.1)), seed=2)
-    assert seeds == [2, 2, 2]
+    assert seeds == [2, 2]
+
+
+def test_interrupted_run_of_other_settings_is_not_gone_on_with(data: Path, preset: Preset, tmp_path: Path) -> None:
+    """Nor one of another seed or on other data: the weights would be of neither."""
+    assert train(data, tmp_path / "cut", TAXONOMY, preset, seed=1, stop_after=1) is None
+    with pytest.raises(OtherRun, match="other settings or on other data"):
+        train(data, tmp_path / "cut", TAXONOMY, preset, seed=2)
+    with pytest.raises(OtherRun):
+        train(data, tmp_path / "cut", TAXONOMY, replace(preset, loss=replace(preset.loss, energy=0.1)), seed=1)
+    rows = (data / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (data / "train.jsonl").write_text("".join(rows[1:]), encoding="utf-8")
+    with pytest.raises(OtherRun):
+        train(data, tmp_path / "cut", TAXONOMY, preset, seed=1)
 
 
 def test_seed_decides_the_weights(data: Path, preset: Preset, tmp_path: Path) -> None:
