@@ -75,7 +75,8 @@ class QuantisedLinear(nn.Linear):
         scales = weight_scales(self.weight.detach())
         inputs = (hidden / self.rounding.steps.scale).round() + self.rounding.steps.zero_point
         inputs = inputs.clamp(0, INPUT_STEPS) - self.rounding.steps.zero_point
-        weights = (self.weight / scales[:, None]).round()
+        # By way of what is exported: a weight in the middle between two steps may go either way.
+        weights = (self.rounded_weight() / scales[:, None]).round()
         sums = functional.linear(inputs.double(), weights.double()).to(hidden.dtype)
         return sums * (scales * self.rounding.steps.scale) + self.bias
 

@@ -81,6 +81,21 @@ def test_judged_output_does_not_depend_on_the_order_of_its_sums() -> None:
         assert torch.equal(one(inputs), other(inputs[:, order]))
 
 
+def test_weights_between_two_steps_go_the_same_way_in_training_and_judged() -> None:
+    """One weight on another step shifts an output for every input, and that inputs of later layers."""
+    torch.manual_seed(7)
+    linear = nn.Linear(4096, 256)
+    # Halves of a step, up to the last digit.
+    scales = linear.weight.detach().abs().amax(1, keepdim=True) / WEIGHT_STEPS
+    halves = (torch.randint(-WEIGHT_STEPS, WEIGHT_STEPS, linear.weight.shape) + 0.5) * scales
+    with torch.no_grad():
+        linear.weight.copy_(torch.where(linear.weight.abs() / scales > WEIGHT_STEPS - 0.1, linear.weight, halves))
+    layer = QuantisedLinear(linear, InputSteps(1.0, 0))
+    unit = torch.eye(4096)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.eval()(unit), layer.train()(unit), atol=1e-6, rtol=0)
+
+
 def test_gradient_passes_the_rounding_but_not_the_ends() -> None:
     """As if nothing were rounded, except for inputs beyond the last step."""
     linear, rounding = layer(InputSteps.covering(-1.0, 1.0))
