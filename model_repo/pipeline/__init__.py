@@ -25,7 +25,7 @@ Training:
 
 - ``train``: one network from one seed
 - ``average``: several of them, their weights averaged
-- ``quantise``: one trained on in 8 bits
+- ``quantise``: one in 8 bits, trained on or rounded as it is
 - ``quantised``: layers that round as an 8-bit engine does
 - ``base_model``: the checkpoint it starts from
 - ``vocabulary``: Japanese word pieces for an English vocabulary

@@ -52,11 +52,12 @@ def calibrate(
     temperature = policy_temperature(outputs.logits[in_scope], truth.targets[in_scope])
     energy_temperature = fit_energy_temperature(outputs.logits, truth.is_ood)
     probabilities = softmax(outputs.logits[in_scope], temperature)
+    high_risk = np.array([intent in taxonomy.high_risk for intent in taxonomy.intents])
     policy = Policy(
         version=version,
         revision=1,
         temperature=temperature,
-        thresholds=tuple(fit_thresholds(probabilities, truth.targets[in_scope], rng).tolist()),
+        thresholds=tuple(fit_thresholds(probabilities, truth.targets[in_scope], high_risk, rng).tolist()),
         energy_temperature=energy_temperature,
         energy_cut=fit_energy_cut(energy(outputs.logits[in_scope], energy_temperature), in_scope_retention),
         age_threshold=fit_age_threshold(sigmoid(outputs.age_logits), truth.age),

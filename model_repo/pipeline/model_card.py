@@ -127,7 +127,10 @@ def _seeds(manifest: Manifest) -> str:
     seeds = f"seed {manifest.seed}"
     if averaged:
         seeds = f"mean of the weights of seeds {_names([str(seed) for seed in averaged])}"
-    return seeds + ", trained on in 8 bits" * ("quantised" in manifest.training)
+    quantised = manifest.training.get("quantised")
+    if quantised is None:
+        return seeds
+    return seeds + (", trained on in 8 bits" if quantised["epochs"] else ", rounded to 8 bits")
 
 
 def _factors(report: Mapping[str, Any]) -> str:

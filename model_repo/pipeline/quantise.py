@@ -1,8 +1,9 @@
 """
 Train a run on in 8 bits: ``python -m model_repo quantise --run DIR --data DIR --out DIR [--preset default]``.
 
-The layers of the blocks round from here on as the serving engine will (``quantised``), and a short training lets the
-network settle on the steps. Writes what ``train`` writes; the export of such a run is an int8 artefact.
+The layers of the blocks round from here on as the serving engine will (``quantised``), and a short training, if the
+preset has one, lets the network settle on the steps. Writes what ``train`` writes; the export of such a run is an int8
+artefact.
 """
 
 import json

@@ -28,7 +28,7 @@ from model_repo.store import Store
 AVERAGED = "averaged"
 """Run folder of the mean of the seeds' weights."""
 QUANTISED = "quantised"
-"""Run folder of the best of them, trained on in 8 bits."""
+"""Run folder of the best of them in 8 bits."""
 SPREAD = ("intents.accuracy", "intents.micro_f1", "intents.ece", "ood.auroc", "served.accuracy")
 """Figures whose spread over the seeds is reported."""
 

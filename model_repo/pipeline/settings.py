@@ -34,7 +34,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class QuantiseSettings:
-    """How a trained network is trained on in 8 bits: in place of the settings of the same names."""
+    """How a network is trained on in 8 bits, in place of the settings of these names; for 0 epochs only rounded."""
 
     epochs: int
     head_learning_rate: float

@@ -16,19 +16,24 @@ LOWEST = 0.01
 """No threshold goes below it: an intent at 1% is noise whatever a small split says."""
 
 
-def fit_thresholds(probabilities: FloatArray, targets: BoolArray, rng: np.random.Generator) -> FloatArray:
+def fit_thresholds(
+    probabilities: FloatArray, targets: BoolArray, high_risk: BoolArray, rng: np.random.Generator
+) -> FloatArray:
     """
-    (K,) thresholds for in-scope utterances. Both arrays (n, K); probabilities as served.
+    (K,) thresholds for in-scope utterances. Both arrays (n, K), probabilities as served; ``high_risk`` (K,).
 
     The top intent is accepted whatever the thresholds say, so they are fitted on the others. The shrinkage is the
     strongest one whose cross-validated micro-F1 is within one standard error of the best (Breiman et al. 1984): an
-    intent's own threshold follows single utterances where errors are rare.
+    intent's own threshold follows single utterances where errors are rare. That of a high-risk intent is at most the
+    global one: micro-F1 weighs a return that is missed as much as one that nobody asked for, a shop does not.
     """
     if probabilities.shape != targets.shape or not targets.any(axis=-1).all():
         raise CannotMeasure("thresholds are fitted on in-scope utterances: each row of targets needs an intent")
     folds = [rng.permutation(len(targets)) % FOLDS for _ in range(REPEATS)]
     scores = np.array([_cross_validated(probabilities, targets, shrinkage, folds) for shrinkage in SHRINKAGES])
-    return shrunk_thresholds(probabilities, targets, SHRINKAGES[strongest_within_error(scores)])
+    thresholds = shrunk_thresholds(probabilities, targets, SHRINKAGES[strongest_within_error(scores)])
+    shared = global_threshold(probabilities, targets)
+    return np.where(high_risk, np.minimum(thresholds, shared), thresholds)
 
 
 def strongest_within_error(scores: FloatArray) -> int:

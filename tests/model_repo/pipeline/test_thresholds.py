@@ -12,6 +12,9 @@ from model_repo.pipeline.thresholds import fit_thresholds, global_threshold, sep
 from model_repo.pipeline.truth import truth_of
 from tests.model_repo.pipeline.simulated import TAXONOMY, simulated
 
+NONE = np.zeros(4, dtype=np.bool_)
+"""No intent of high risk."""
+
 
 def in_scope(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and targets, four messages in ten with two intents."""
@@ -44,9 +47,21 @@ def test_global_threshold_is_the_best_single_cut() -> None:
 
 def test_thresholds_help_on_new_messages() -> None:
     """More than accepting the top intent alone, on rows that were not fitted on."""
-    thresholds = fit_thresholds(*in_scope(600, 2), np.random.default_rng(0))
+    thresholds = fit_thresholds(*in_scope(600, 2), NONE, np.random.default_rng(0))
     fresh = in_scope(600, 3)
     assert score(*fresh, thresholds) > score(*fresh, np.ones(4)) + 0.02
+
+
+def test_high_risk_intent_has_no_higher_threshold_than_the_global_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its own is higher; the others keep theirs, and a lower one stays."""
+    monkeypatch.setattr("model_repo.pipeline.thresholds.SHRINKAGES", (0.0,))
+    probabilities, targets = in_scope(300, 4)
+    free = fit_thresholds(probabilities, targets, NONE, np.random.default_rng(0))
+    shared = global_threshold(probabilities, targets)
+    assert free.min() < shared < free.max()
+    for risky in (np.ones(4, dtype=np.bool_), free == free.max(), free == free.min()):
+        got = fit_thresholds(probabilities, targets, risky, np.random.default_rng(0))
+        assert got.tolist() == [min(own, shared) if risk else own for own, risk in zip(free, risky, strict=True)]
 
 
 def test_shrinkage_moves_from_own_to_global() -> None:
@@ -77,4 +92,4 @@ def test_intent_that_is_never_second_gets_the_global_threshold() -> None:
 def test_ood_rows_are_refused() -> None:
     """A row without an intent has no place here."""
     with pytest.raises(CannotMeasure, match="in-scope"):
-        fit_thresholds(np.full((2, 2), 0.5), np.array([[True, False], [False, False]]), np.random.default_rng(0))
+        fit_thresholds(np.full((2, 2), 0.5), np.array([[True, False], [False, False]]), NONE, np.random.default_rng(0))
