@@ -123,6 +123,22 @@ class TestBadInput:
             calibrate(outputs, utterances, np.ones(50, dtype=int), Taxonomy(("a", "b")), "1", np.random.default_rng(0))
 
 
+def test_thresholds_heed_the_intents_of_high_risk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intent with the highest threshold gets a lower one when the taxonomy says that it is of high risk."""
+    monkeypatch.setattr("model_repo.pipeline.thresholds.SHRINKAGES", (0.0,))
+    outputs, utterances = simulated(300, 4, several_share=0.4)
+
+    def thresholds(high_risk: frozenset[str]) -> tuple[float, ...]:
+        taxonomy, rng = Taxonomy(TAXONOMY.intents, high_risk), np.random.default_rng(0)
+        return calibrate(outputs, utterances, np.full(300, 5), taxonomy, "7", rng)[0].thresholds
+
+    free = thresholds(frozenset())
+    highest = int(np.argmax(free))
+    capped = thresholds(frozenset({TAXONOMY.intents[highest]}))
+    assert capped[highest] < free[highest]
+    assert np.delete(capped, highest).tolist() == np.delete(free, highest).tolist()
+
+
 def test_served_probability_is_right_as_often_as_it_says() -> None:
     """After calibration on one split, the top probability of another is right to 3 points on average."""
     policy, _, _ = calibrated(2000, 9, sharpening=3.0)

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from model_repo.pipeline import train as stage
+from model_repo.pipeline.dataset import read_utterances
+from model_repo.pipeline.losses import choose
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.settings import BadPreset, Preset, read_preset
 from model_repo.pipeline.train import OtherRun, load_outputs, train
@@ -118,6 +120,23 @@ def test_interrupted_run_of_other_settings_is_not_gone_on_with(data: Path, prese
     (data / "train.jsonl").write_text("".join(rows[1:]), encoding="utf-8")
     with pytest.raises(OtherRun):
         train(data, tmp_path / "cut", TAXONOMY, preset, seed=1)
+
+
+def test_draws_are_decided_by_the_margin_and_the_counts_of_training(
+    data: Path, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The margin of the preset, and how many training utterances carry each intent."""
+    seen: set[tuple[tuple[int, ...], float]] = set()
+
+    def watched(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, margin: float) -> torch.Tensor:
+        seen.add((tuple(counts.tolist()), margin))
+        return choose(logits, targets, counts, margin)
+
+    monkeypatch.setattr(stage, "choose", watched)
+    train(data, tmp_path / "run", TAXONOMY, replace(preset, train=replace(preset.train, epochs=1)), seed=1)
+    rows = read_utterances(data / "train.jsonl")
+    assert seen == {(tuple(sum(i in u.intents for u in rows) for i in TAXONOMY.intents), preset.loss.choice_margin)}
+    assert preset.loss.choice_margin > 0
 
 
 def test_seed_decides_the_weights(data: Path, preset: Preset, tmp_path: Path) -> None:
