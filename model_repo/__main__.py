@@ -7,6 +7,7 @@ The offline pipeline: a folder in, a folder out.
     python -m model_repo train --data DIR --out DIR      a checkpoint
     python -m model_repo average --runs DIR DIR ... --data DIR --out DIR    the mean of several runs' weights
     python -m model_repo quantise --run DIR --data DIR --out DIR    a run trained on in 8 bits
+    python -m model_repo membership --run DIR --data DIR --out DIR  a run with a head that asks for each intent
     python -m model_repo version --data DIR --run DIR    calibrate, export, evaluate; into the repository
     python -m model_repo benchmark clinc150 --out DIR    the same on a public set
     python -m model_repo promote 2 --reason "..."        what serves
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _train_parser(stages.add_parser("train", help="train one network"))
     _average_parser(stages.add_parser("average", help="the mean of several runs' weights, as one run"))
     _quantise_parser(stages.add_parser("quantise", help="train a run on in 8 bits"))
+    _membership_parser(stages.add_parser("membership", help="attach a head that asks for each intent by itself"))
     _version_parser(stages.add_parser("version", help="calibrate, export, evaluate; add to the repository"))
     _run_parser(stages.add_parser("run", help="every stage"))
     _benchmark_parser(stages.add_parser("benchmark", help="a public set with its own labels"))
@@ -87,6 +89,15 @@ def _quantise_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True)
     _add_preset(parser)
     parser.set_defaults(call=_quantise)
+
+
+def _membership_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="folder that train, average or quantise wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that it was trained on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--embedded-by", type=Path, help="the run that --run was quantised from: forty times as fast")
+    _add_preset(parser)
+    parser.set_defaults(call=_membership)
 
 
 def _version_parser(parser: argparse.ArgumentParser) -> None:
@@ -242,6 +253,16 @@ def _quantise(args: argparse.Namespace) -> None:
     try:
         quantise(args.run, args.data, args.out, read_preset(args.preset))
     except (CannotQuantise, OtherRun) as refused:
+        raise SystemExit(str(refused)) from None
+
+
+def _membership(args: argparse.Namespace) -> None:
+    from model_repo.pipeline.membership import NoMembership, attach
+    from model_repo.pipeline.settings import read_preset
+
+    try:
+        attach(args.run, args.data, args.out, read_preset(args.preset), args.embedded_by)
+    except NoMembership as refused:
         raise SystemExit(str(refused)) from None
 
 

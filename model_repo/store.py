@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from model_repo.contract.errors import (
     VersionNotFound,
 )
 from model_repo.contract.manifest import Manifest
+from model_repo.contract.membership import MEMBERSHIP_FILE, MembershipHead
 from model_repo.contract.policy import Policy
 from model_repo.contract.reference import ReferenceProfile
 from model_repo.contract.tuning import Tuning
@@ -222,6 +224,19 @@ def _serving(past: Sequence[Deployment]) -> Deployment:
     if not past:
         raise VersionError("nothing serves yet; promote a version first")
     return past[-1]
+
+
+def read_membership(folder: Path) -> MembershipHead | None:
+    """The head of a version's folder, or of a checkpoint; None where it has none. Raises BadManifest."""
+    file = folder / MEMBERSHIP_FILE
+    if not file.is_file():
+        return None
+    try:
+        # Opened here: of a file that is no archive numpy would leave it open.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return MembershipHead.from_arrays(arrays)
+    except (ValueError, OSError, EOFError, BadZipFile) as wrong:
+        raise BadManifest(f"{file} cannot be read: {wrong}") from wrong
 
 
 def sha256_of(file: Path) -> str:

@@ -34,7 +34,7 @@ from model_repo.contract.engine import ENGINE_FILE, INPUTS, MODEL_FILE, OUTPUTS,
 from model_repo.contract.labels import LANGUAGES, OOD, Taxonomy
 from model_repo.contract.outputs import BoolArray, IntArray, ModelOutputs, concatenate
 from model_repo.contract.packing import pack, rows
-from model_repo.store import LoadedVersion
+from model_repo.store import LoadedVersion, read_membership
 
 OWN, HINT3, CLINC150, MULTIDOGO, CUT = "own", "hint3", "clinc150", "multidogo", "cut"
 NEW = "new: "
@@ -125,6 +125,7 @@ def corpus_of(texts: Sequence[Text], version: LoadedVersion, cache: Path) -> Cor
     taxonomy = version.manifest.taxonomy
     names = {name: position for position, name in enumerate((*taxonomy.intents, OOD))}
     lengths, outputs = _outputs([one.text for one in texts], version, cache)
+    head = read_membership(version.folder)
     truth = np.zeros((len(texts), len(names)), dtype=bool)
     for row, one in enumerate(texts):
         truth[row, [names[label] for label in one.labels]] = True
@@ -136,7 +137,7 @@ def corpus_of(texts: Sequence[Text], version: LoadedVersion, cache: Path) -> Cor
         truth=truth,
         lang=np.array([LANGUAGES.index(one.lang) for one in texts], dtype=np.int64),
         n_tokens=lengths,
-        outputs=outputs,
+        outputs=outputs if head is None else head.applied(outputs),
     )
 
 

@@ -8,6 +8,7 @@ In reading order:
 - ``outputs``: what a model gives for a batch of utterances
 - ``policy``: the numbers that turn logits into a decision
 - ``decision``: logits + policy -> accepted intents and the ood verdict
+- ``membership``: each intent asked for by itself, and laid into one softmax
 - ``metrics``: accuracy, F1, Brier and their kin, of one sample or of many resamples at once
 - ``calibration_error``: how far confidence is from accuracy, from bins that a fleet can add up
 - ``temperature``: the temperature that labels ask for, and thresholds that survive another one

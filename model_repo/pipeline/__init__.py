@@ -26,6 +26,7 @@ Training:
 - ``train``: one network from one seed
 - ``average``: several of them, their weights averaged
 - ``quantise``: one in 8 bits, trained on or rounded as it is
+- ``membership``: a head beside it that asks of each intent whether it is carried
 - ``quantised``: layers that round as an 8-bit engine does
 - ``base_model``: the checkpoint it starts from
 - ``vocabulary``: Japanese word pieces for an English vocabulary

@@ -186,9 +186,9 @@ def _compile(
 
 
 def _check_same(version: Path, spec: EngineSpec, golden: Sequence[Sequence[int]], reference: ModelOutputs) -> None:
-    from model_repo.pipeline.export import run_artefact
+    from model_repo.pipeline.export import run_graph
 
-    difference = float(np.abs(run_artefact(version, spec, golden).logits - reference.logits).max())
+    difference = float(np.abs(run_graph(version, spec, golden).logits - reference.logits).max())
     if not difference <= MAX_LOGIT_DIFFERENCE:
         raise WrongCheckpoint(
             f"checkpoint and version differ by {difference:.3f} in a logit, at most {MAX_LOGIT_DIFFERENCE} may they: "

@@ -9,6 +9,7 @@ same file serves ONNX Runtime and OpenVINO.
 import itertools
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,12 +29,14 @@ import onnxruntime as ort
 
 from model_repo.contract.decision import decide
 from model_repo.contract.engine import ENGINE_FILE, INPUTS, MODEL_FILE, OUTPUTS, TOKENIZER_FILE, EngineSpec
+from model_repo.contract.membership import MEMBERSHIP_FILE
 from model_repo.contract.outputs import ModelOutputs, concatenate
 from model_repo.contract.packing import pack, rows
 from model_repo.contract.policy import Policy
 from model_repo.pipeline.network import RouterNetwork, load_checkpoint
 from model_repo.pipeline.packed import PackedRouter
 from model_repo.pipeline.quantised import steps_of, weight_scales
+from model_repo.store import read_membership
 
 OPSET = 17
 """The first with LayerNormalization as one operator, which both engines compute in fp32."""
@@ -91,10 +94,14 @@ def export(
     store_in_half_precision(out / MODEL_FILE)
     tokenizer = write_tokenizer(trained.tokenizer_file, max_tokens, out / TOKENIZER_FILE)
     (out / ENGINE_FILE).write_text(json.dumps(spec.to_json(), indent=2) + "\n", encoding="utf-8")
+    if trained.membership is not None:
+        shutil.copyfile(checkpoint / MEMBERSHIP_FILE, out / MEMBERSHIP_FILE)
 
     utterances = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    trained_outputs, served_outputs = run_network(trained.network, utterances), run_artefact(out, spec, utterances)
-    report = compare(trained_outputs, served_outputs, policy, out / MODEL_FILE, precision=precision)
+    trained_outputs = trained.served(run_network(trained.network, utterances))
+    report = compare(
+        trained_outputs, run_artefact(out, spec, utterances), policy, out / MODEL_FILE, precision=precision
+    )
     if report.decisions_equal < min_decisions_equal:
         raise ParityLost(
             f"{report.decisions_equal:.2%} of {report.n_texts} decisions are equal, at least "
@@ -227,7 +234,13 @@ def run_network(network: RouterNetwork, utterances: Utterances) -> ModelOutputs:
 
 
 def run_artefact(folder: Path, spec: EngineSpec, utterances: Utterances) -> ModelOutputs:
-    """The artefact on ONNX Runtime, in full rows of mixed lengths as a busy server would run them."""
+    """What the artefact serves: its graph, and its membership head where it has one."""
+    outputs, membership = run_graph(folder, spec, utterances), read_membership(folder)
+    return outputs if membership is None else membership.applied(outputs)
+
+
+def run_graph(folder: Path, spec: EngineSpec, utterances: Utterances) -> ModelOutputs:
+    """The graph on ONNX Runtime, in full rows of mixed lengths as a busy server would run them."""
     session = ort.InferenceSession(str(folder / MODEL_FILE), providers=["CPUExecutionProvider"])
     parts = []
     for group in rows(utterances, spec.slots, spec.max_row_tokens):

@@ -115,6 +115,7 @@ def _details(manifest: Manifest, purpose: Purpose) -> str:
         f"Version {manifest.version}, made {manifest.created} (UTC), {_seeds(manifest)}",
         f"Base checkpoint: {training.get('base', ABSENT)}",
         f"Engine: {manifest.backend}, {manifest.precision}; at most {manifest.max_tokens} tokens an utterance",
+        *_membership(training.get("membership")),
         f"Intents ({len(taxonomy.intents)}): {_names(taxonomy.intents)}",
         f"High-risk intents: {_names(sorted(taxonomy.high_risk))}",
         f"Questions and comments: {purpose.contact}",
@@ -131,6 +132,15 @@ def _seeds(manifest: Manifest) -> str:
     if quantised is None:
         return seeds
     return seeds + (", trained on in 8 bits" if quantised["epochs"] else ", rounded to 8 bits")
+
+
+def _membership(settings: Mapping[str, Any] | None) -> list[str]:
+    if settings is None:
+        return []
+    return [
+        f"Which intents are carried is asked of each by itself, by a head on the embedding ({len(settings['seeds'])} x "
+        f"{settings['units']} hidden units): probabilities of intents that were not accepted do not rank them"
+    ]
 
 
 def _factors(report: Mapping[str, Any]) -> str:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from transformers import DistilBertModel
 
 from model_repo.contract.labels import Taxonomy
+from model_repo.contract.membership import MembershipHead
+from model_repo.contract.outputs import ModelOutputs
 from model_repo.pipeline.quantised import InputSteps, quantise_layers, steps_of
+from model_repo.store import read_membership
 
 
 class RouterNetwork(nn.Module):
@@ -49,6 +52,12 @@ class Checkpoint:
     network: RouterNetwork
     tokenizer_file: Path
     taxonomy: Taxonomy
+    membership: MembershipHead | None
+    """Attached to it, or none."""
+
+    def served(self, outputs: ModelOutputs) -> ModelOutputs:
+        """What is served of the network's own ``outputs``."""
+        return outputs if self.membership is None else self.membership.applied(outputs)
 
 
 def save_checkpoint(folder: Path, network: RouterNetwork, tokenizer_file: Path, taxonomy: Taxonomy) -> None:
@@ -71,4 +80,4 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     network.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
     steps = json.loads((folder / "steps.json").read_text(encoding="utf-8"))
     quantise_layers(network, {name: InputSteps(**of_inputs) for name, of_inputs in steps.items()})
-    return Checkpoint(network.eval(), folder / "tokenizer.json", taxonomy)
+    return Checkpoint(network.eval(), folder / "tokenizer.json", taxonomy, read_membership(folder))

@@ -1,9 +1,10 @@
 """
 The whole pipeline: ``python -m model_repo run --preset default --out runs/default``.
 
-data -> train (one run a seed) -> quantise -> calibrate -> export -> evaluate -> a version in the model repository. With
-several seeds the mean of their weights is a candidate beside them, and the candidate with the best validation accuracy
-goes on to be the version. The test figures of each, and their spread over the seeds, are written to seeds.json.
+data -> train (one run a seed) -> quantise -> membership -> calibrate -> export -> evaluate -> a version in the model
+repository. With several seeds the mean of their weights is a candidate beside them, and the candidate with the best
+validation accuracy goes on to be the version. The test figures of each, and their spread over the seeds, are written to
+seeds.json.
 """
 
 import json
@@ -19,6 +20,7 @@ from model_repo.pipeline import calibrate
 from model_repo.pipeline.average import average
 from model_repo.pipeline.dataset import read_utterances
 from model_repo.pipeline.measures import judge, measures
+from model_repo.pipeline.membership import attach
 from model_repo.pipeline.quantise import quantise
 from model_repo.pipeline.settings import Preset
 from model_repo.pipeline.train import load_outputs, train
@@ -51,14 +53,24 @@ def run(
         average(candidates, data, out / AVERAGED)
         candidates.append(out / AVERAGED)
     best = max(candidates, key=_validation_accuracy)
-    spread = seed_spread(runs, data, taxonomy)
-    if len(runs) > 1:
-        spread[AVERAGED] = _figures(out / AVERAGED, *_held_out(data), taxonomy)
     made_by = f"made by preset {preset.name}, {best.name}"
+    rounded_from = best
     if preset.quantise:
         quantise(best, data, out / QUANTISED, preset)
         best = out / QUANTISED
-        spread[QUANTISED] = _figures(best, *_held_out(data), taxonomy)
+
+    def served(folder: Path) -> Path:
+        """The run as it would serve."""
+        if preset.membership is None:
+            return folder
+        embedded_by = rounded_from if folder.name == QUANTISED else None
+        return attach(folder, data, folder.with_name(f"{folder.name}-membership"), preset, embedded_by).parent
+
+    spread = seed_spread({seed: served(folder) for seed, folder in runs.items()}, data, taxonomy)
+    for folder in (out / AVERAGED, out / QUANTISED):
+        if folder.is_dir():
+            spread[folder.name] = _figures(served(folder), *_held_out(data), taxonomy)
+    best = served(best)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
     parity = preset.quantise.min_decisions_equal if preset.quantise else MIN_DECISIONS_EQUAL
     settings = VersionSettings(min_decisions_equal=parity, seed=seeds[0], commands=(command,))

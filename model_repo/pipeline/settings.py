@@ -54,6 +54,23 @@ class QuantiseSettings:
 
 
 @dataclass(frozen=True)
+class MembershipSettings:
+    """How the membership head is trained; the reasons stand beside the values in the preset."""
+
+    units: int
+    """Hidden units of one head."""
+    seeds: tuple[int, ...]
+    """One head each; their mean is one head with the hidden units of all."""
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    dropout: float
+    """Of the embedding and of the hidden units."""
+    reserve: float
+    """See ``contract.membership.MembershipHead``."""
+
+
+@dataclass(frozen=True)
 class Preset:
     """One preset file."""
 
@@ -62,6 +79,8 @@ class Preset:
     loss: LossWeights
     quantise: QuantiseSettings | None
     """Without it the version computes in fp32."""
+    membership: MembershipSettings | None
+    """Without it the network's own softmax decides, which suits utterances of one intent each."""
 
 
 def read_preset(name: str) -> Preset:
@@ -75,8 +94,13 @@ def read_preset(name: str) -> Preset:
         name=file.stem,
         train=_read(TrainSettings, data.get("train", {}), f"{file.stem}: [train]"),
         loss=_read(LossWeights, data.get("loss", {}), f"{file.stem}: [loss]"),
-        quantise=_read(QuantiseSettings, data["quantise"], f"{file.stem}: [quantise]") if "quantise" in data else None,
+        quantise=_read_if_there(QuantiseSettings, data, "quantise", file.stem),
+        membership=_read_if_there(MembershipSettings, data, "membership", file.stem),
     )
+
+
+def _read_if_there(kind: type[T], data: dict[str, Any], table: str, preset: str) -> T | None:
+    return _read(kind, data[table], f"{preset}: [{table}]") if table in data else None
 
 
 def _read(kind: type[T], table: dict[str, Any], where: str) -> T:

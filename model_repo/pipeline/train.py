@@ -93,16 +93,16 @@ def save_run(out: Path, network: RouterNetwork, tokenizer_file: Path, taxonomy: 
         save_outputs(out / f"outputs_{part}.npz", predict(network, tensors))
 
 
-def predict(network: RouterNetwork, tensors: TensorDataset, batch_size: int = 64) -> ModelOutputs:
-    """Outputs for every row, in order; evaluation mode, fp32."""
+def predict(network: RouterNetwork, tensors: TensorDataset, batch_size: int = 64, bf16: bool = False) -> ModelOutputs:
+    """Outputs for every row, in order; evaluation mode, fp32, or with ``bf16`` products to learn from."""
     network.eval()
     lengths = [len(ids) for ids in tensors.token_ids]
     order = np.argsort(lengths, kind="stable")
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
+        for start in tqdm(range(0, len(order), batch_size), desc="outputs", mininterval=5, leave=False):
             batch = tensors.batch(order[start : start + batch_size].tolist())
-            parts.append([t.float().numpy() for t in network(batch.input_ids, batch.attention_mask)])
+            parts.append([t.float().numpy() for t in network(batch.input_ids, batch.attention_mask, bf16)])
     back = np.argsort(order)
     logits, ages, embeddings = (np.concatenate(column)[back] for column in zip(*parts, strict=True))
     return ModelOutputs(logits, ages, embeddings)

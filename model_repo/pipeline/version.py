@@ -113,7 +113,9 @@ def _manifest(
             "base": trained["preset"]["train"]["base"],
             "preset": trained["preset"],
             "n_train": trained["n_train"],
-            **{key: trained[key] for key in ("averaged_seeds", "products", "quantised") if key in trained},
+            **{
+                key: trained[key] for key in ("averaged_seeds", "products", "quantised", "membership") if key in trained
+            },
             "data_sha256": trained["data_sha256"],
             "epochs": trained["epochs"],
             "libraries": {name: installed_version(name) for name in PINNED},

@@ -7,6 +7,7 @@ In reading order:
 - ``artefact``: reading what the export stage wrote beside the weights
 - ``onnx``: ONNX Runtime, for any CPU
 - ``openvino``: OpenVINO, for CPUs with matrix tiles (AMX)
+- ``membership``: the head of a version that asks for each intent by itself
 - ``choice``: which engine this CPU gets
 
 AWS Inferentia2:

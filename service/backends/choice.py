@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from service.backends.artefact import read_spec
+from service.backends.membership import with_membership
 from service.backends.protocol import Backend
 
 Engine = Literal["auto", "onnxruntime", "openvino", "neuron"]
@@ -26,6 +27,10 @@ def open_backend(
     was checked on it, where OpenVINO decides 1 utterance in 110 otherwise. Naming an engine takes that one or fails.
     Raises FileMissing, BadManifest, BackendFailed, or NeuronRefused with the reason.
     """
+    return with_membership(_open_engine(folder, engine, workers, threads, cpu_flags), folder)
+
+
+def _open_engine(folder: Path, engine: Engine, workers: int, threads: int, cpu_flags: frozenset[str] | None) -> Backend:
     flags = read_cpu_flags() if cpu_flags is None else cpu_flags
     # Engines are imported here, since each costs start-up time and memory that the other would not use.
     if engine == "neuron":

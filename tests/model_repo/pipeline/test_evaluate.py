@@ -196,6 +196,8 @@ class TestModelCard:
         averaged = self.card(averaged_seeds=[1, 2], quantised={"epochs": 1})
         assert "(UTC), mean of the weights of seeds `1`, `2`, trained on in 8 bits\n" in averaged
         assert "(UTC), seed 42, rounded to 8 bits\n" in self.card(quantised={"epochs": 0})
+        assert "(2 x 64 hidden units)" in self.card(membership={"seeds": [1, 2], "units": 64})
+        assert "hidden units" not in self.card()
 
     def test_source_without_a_licence_is_refused_by_name(self) -> None:
         """A version is trained only on text whose licence is known."""

@@ -9,7 +9,7 @@ from transformers import DistilBertConfig, DistilBertModel
 from model_repo.contract.labels import LabelledUtterance, Taxonomy
 from model_repo.pipeline.dataset import write_utterances
 from model_repo.pipeline.losses import LossWeights
-from model_repo.pipeline.settings import Preset, QuantiseSettings, TrainSettings
+from model_repo.pipeline.settings import MembershipSettings, Preset, QuantiseSettings, TrainSettings
 
 TAXONOMY = Taxonomy(("refund", "delivery", "greeting"), frozenset({"refund"}))
 _WORDS = {
@@ -62,7 +62,10 @@ def tiny_preset(base: Path, epochs: int, seeds: tuple[int, ...] = (1,)) -> Prese
     )
     loss = LossWeights(0.5, 0.0, 0.5, 2.0, 0.3, choice_share=0.9, choice_margin=1.0, others=1.0)
     quantise = QuantiseSettings(1, 1e-3, 1e-3, min_decisions_equal=0.995)
-    return Preset("test", settings, loss, quantise)
+    membership = MembershipSettings(
+        units=16, seeds=(1, 2), epochs=30, learning_rate=1e-2, weight_decay=0.0, dropout=0.1, reserve=0.1
+    )
+    return Preset("test", settings, loss, quantise, membership)
 
 
 def utterances(n: int, offset: int = 0) -> list[LabelledUtterance]:
