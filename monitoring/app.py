@@ -128,6 +128,7 @@ def build(
         reference=settings.reference,
         pin_predictions=settings.pin_predictions,
         pin_labelled=settings.pin_labelled,
+        pin_growth=settings.pin_growth,
     )
     rules = Rules(
         AlertRules(settings.alert_begin_after, settings.alert_end_after, settings.alert_cooldown_seconds),

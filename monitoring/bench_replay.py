@@ -108,9 +108,9 @@ class Watcher:
         self._watches.take_over()
         self._windows.push(joined)
         windows = self._windows.stream(key)
+        self._watches.pin_due(windows)
+        self._watches.take_over()
         if stretch.part == "pinned":
-            self._watches.pin_due(windows)
-            self._watches.take_over()
             return []
         self._new_embeddings += len(stretch.joined.embeddings)
         is_embedding_look = self._new_embeddings >= self._tree.watches[MMD].minimum_rows
@@ -133,12 +133,17 @@ def quiet_run(replay: Replay, tree: FailureTree, settings: WatchSettings, seed: 
 
 
 def changed_runs(
-    replay: Replay, tree: FailureTree, settings: WatchSettings, seed: int, changes: Sequence[Change]
+    replay: Replay,
+    tree: FailureTree,
+    settings: WatchSettings,
+    seed: int,
+    changes: Sequence[Change],
+    quiet_before: int = QUIET_BEFORE,
 ) -> list[Run]:
-    """One quiet beginning, and from there every change, each until the right branch has begun."""
+    """One quiet beginning, and from there every change, each until a right branch has begun."""
     watcher, stream = Watcher(tree, replay, settings), stream_of(replay, seed)
     watcher.take(pinned(stream, replay))
-    early = tuple(_begun(watcher, stretches(stream, replay.quiet, QUIET_BEFORE, "quiet")))
+    early = tuple(_begun(watcher, stretches(stream, replay.quiet, quiet_before, "quiet")))
     return [_changed_run(replay, deepcopy(watcher), stream.copy(), seed, change, early) for change in changes]
 
 
@@ -218,23 +223,17 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     replay = read_replay(chosen)
     if chosen.export:
-        export(replay, chosen.export, chosen.changes, chosen.runs, chosen.rows, (QUIET_SEED, CHANGED_SEED), say)
+        seeds = QUIET_SEED, CHANGED_SEED
+        export(replay, chosen.export, chosen.changes, chosen.runs, chosen.rows, seeds, say, chosen.quiet_before)
         return 0
     tree = load()
     settings = WatchSettings(window_predictions=chosen.window_predictions, window_labelled=chosen.window_labelled)
     describe(replay, settings)
     if not chosen.no_quiet:
         _print_quiet(replay, tree, settings, chosen.quiet_seed, chosen.runs, chosen.rows)
-    changes = [change for change in CHANGES if not chosen.changes or change.name in chosen.changes]
-    seeds = range(chosen.changed_seed, chosen.changed_seed + chosen.runs)
-    of_seeds = []
-    for seed in seeds:
-        of_seeds.append(changed_runs(replay, tree, settings, seed, changes))
-        if chosen.verbose:
-            say("\n".join(_told(seed, change, run) for change, run in zip(changes, of_seeds[-1], strict=True)))
-    say(HEAD)
-    for change, runs in zip(changes, zip(*of_seeds, strict=True), strict=True):
-        say(line(change, runs))
+    changes = [change for change in CHANGES if chosen.changes is None or change.name in chosen.changes]
+    if changes:
+        _print_changed(replay, tree, settings, changes, chosen)
     return 0
 
 
@@ -287,6 +286,19 @@ def _print_quiet(replay: Replay, tree: FailureTree, settings: WatchSettings, see
     say(f"quiet, {rows:,} labelled events: a diagnosis in {shown_share(wrong, runs)} runs")
 
 
+def _print_changed(
+    replay: Replay, tree: FailureTree, settings: WatchSettings, changes: Sequence[Change], chosen: argparse.Namespace
+) -> None:
+    of_seeds = []
+    for seed in range(chosen.changed_seed, chosen.changed_seed + chosen.runs):
+        of_seeds.append(changed_runs(replay, tree, settings, seed, changes, chosen.quiet_before))
+        if chosen.verbose:
+            say("\n".join(_told(seed, change, run) for change, run in zip(changes, of_seeds[-1], strict=True)))
+    say(HEAD)
+    for change, runs in zip(changes, zip(*of_seeds, strict=True), strict=True):
+        say(line(change, runs))
+
+
 def _told(seed: int, change: Change, run: Run) -> str:
     words = ", ".join(f"{one.diagnosis} at {one.row:,}" for one in run.begun)
     return f"    seed {seed} {change.name} {run.right.words}: {words or 'nothing'}"
@@ -310,10 +322,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-repo", type=Path, default=ROOT / "model_repo" / "versions", help="model repository")
     parser.add_argument("--runs", type=int, default=40, help="seeds of each stream (default: 40)")
     parser.add_argument("--rows", type=int, default=50_000, help="rows of each quiet stream (default: 50000)")
-    parser.add_argument("--changes", nargs="*", choices=[one.name for one in CHANGES], help="only these")
+    parser.add_argument("--changes", nargs="*", choices=[one.name for one in CHANGES], help="only these, or none")
     parser.add_argument("--no-quiet", action="store_true", help="changed streams only")
     parser.add_argument("--quiet-seed", type=int, default=QUIET_SEED, help="the first seed of the quiet streams")
     parser.add_argument("--changed-seed", type=int, default=CHANGED_SEED, help="the first seed of the changed streams")
+    parser.add_argument(
+        "--quiet-before",
+        type=int,
+        default=QUIET_BEFORE,
+        help=f"rows after the first {PINNED} and before the change; from 17000 on the reference has grown (default: "
+        f"{QUIET_BEFORE})",
+    )
     for name in ("window_predictions", "window_labelled"):
         default = getattr(WatchSettings, name)
         flag = f"--{name.replace('_', '-')}"

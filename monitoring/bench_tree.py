@@ -64,8 +64,6 @@ class TreeRun:
         self._key = KEY
         self._rows = 0
         self._take(max(settings.pin_predictions, settings.pin_labelled), QUIET)
-        self._watches.pin_due(self._windows.stream(KEY))
-        self._watches.take_over()
 
     def go_on(self, rows: int, look_every: int, change: Change = QUIET) -> Iterator[Begun]:
         """So many rows, a walk of the tree after every ``look_every``; gives what begins, as it begins."""
@@ -90,6 +88,8 @@ class TreeRun:
         self._watches.follow(joined)
         self._watches.take_over()
         self._windows.push(joined)
+        self._watches.pin_due(self._windows.stream(self._key))
+        self._watches.take_over()
 
 
 def print_tables(runs: int, rows: int, look_every: int, settings: WatchSettings, show: Callable[[str], None]) -> None:

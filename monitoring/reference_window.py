@@ -1,5 +1,5 @@
 """
-The frozen side of every comparison: the version's own reference profile, or a stretch of production pinned once.
+The frozen side of every comparison: the version's own reference profile, or the first stretch of production, pinned.
 
 A profile of the version comes from text that was labelled by hand and has no latencies; a pinned one has seen the
 real traffic, and whatever was wrong with it at the time.

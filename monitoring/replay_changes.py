@@ -29,7 +29,7 @@ from monitoring.stream_watch import WatchSettings
 PINNED = max(WatchSettings.pin_predictions, WatchSettings.pin_labelled)
 """The rows of the reference, as the sidecar pins them by default: every row has its label."""
 QUIET_BEFORE = 2_000
-"""Rows after the pinned stretch and before the change."""
+"""Rows after the pinned stretch and before the change, unless told otherwise: the reference has not grown by then."""
 CHUNK = 250
 """Rows between two walks."""
 LOST_ACCURACY, ADDED_ECE, ADDED_MS, MOVED_PRIOR = 0.03, 0.03, 4.0, 0.10

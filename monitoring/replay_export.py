@@ -39,6 +39,7 @@ def export(
     rows: int,
     seeds: tuple[int, int],
     say: Callable[[str], None],
+    quiet_before: int = QUIET_BEFORE,
 ) -> None:
     """Write so many streams of each kind; ``seeds`` are the first of the quiet and of the changed ones."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,18 +52,18 @@ def export(
         _save(folder / f"quiet-{seed}.npz", columns_of(parts, temperature), PINNED + rows, 0)
     say(f"quiet: {runs} streams")
     for change in CHANGES:
-        if names and change.name not in names:
+        if names is not None and change.name not in names:
             continue
         for seed in range(seeds[1], seeds[1] + runs):
             stream, changed = stream_of(replay, seed), changed_of(change, replay, seed)
             parts = [
                 pinned(stream, replay),
-                *stretches(stream, replay.quiet, QUIET_BEFORE, "quiet"),
+                *stretches(stream, replay.quiet, quiet_before, "quiet"),
                 *stretches(stream, changed.phase, FOLLOWED * change.allowed, "changed"),
             ]
             # Events carry the probabilities that were answered, which is under the policy in force.
             columns = columns_of(parts, temperature, changed.policy.temperature)
-            _save(folder / f"{change.name}-{seed}.npz", columns, PINNED + QUIET_BEFORE, change.allowed)
+            _save(folder / f"{change.name}-{seed}.npz", columns, PINNED + quiet_before, change.allowed)
         say(f"{change.name}: {runs} streams")
 
 

@@ -13,12 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, model_
 
 from model_repo.contract.tuning import DEFAULT_BATCH_TOKENS, DEFAULT_MAX_IN_FLIGHT
 from monitoring.errors import BadSettings
+from monitoring.observations import Limits
 
 PREFIX = "MONITOR_"
 MODEL_REPO = Path(__file__).resolve().parents[1] / "model_repo"
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
-Rows = Annotated[int, Field(ge=1, le=50_000)]
+MOST_ROWS = min(Limits.recent, Limits.labelled)
+"""Of one stream in memory, of either kind."""
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
 class MonitorSettings(BaseModel):
@@ -51,12 +54,17 @@ class MonitorSettings(BaseModel):
     window_labelled: Rows = 1000
     """Labelled predictions, by arrival of the label, that an estimate is made of. As above."""
     reference: Literal["production", "version"] = "production"
-    """What is compared with: the first stretch of production of each version, pinned once; or the profile that the
-    version brings, for the signals that need no label. Until it is pinned nothing is judged."""
+    """What is compared with: the first stretch of production of each version, which is pinned; or until then the
+    profile that the version brings, for the signals that need no label. Else nothing is judged until it is pinned."""
     pin_predictions: Rows = 5000
     """Predictions of that stretch. Higher gives a surer reference, and a longer time without verdicts."""
     pin_labelled: Rows = 5000
     """Labelled predictions of that stretch. As above."""
+    pin_growth: Annotated[int, Field(ge=1, le=10)] = 4
+    """Once so many times as many predictions and labels have come and nothing was found in them, the stretch is pinned
+    again over all of them, for good; 1 leaves it as it was. Higher makes the reference's own error smaller: smaller
+    falls are found, and false alarms are rarer. But a slow change that begins before, and is not found before, becomes
+    a part of the reference. Times either number above it must be at most 50000, which is what is remembered."""
     alert_begin_after: Annotated[int, Field(ge=1, le=1000)] = 2
     """Walks in which a diagnosis must be reached before it counts. Higher bears a passing spike, and acts later."""
     alert_end_after: Annotated[int, Field(ge=1, le=1000)] = 3
@@ -105,7 +113,7 @@ class MonitorSettings(BaseModel):
     """Least severe log line that is written: debug, info, warning or error."""
 
     @model_validator(mode="after")
-    def _hook_has_what_it_needs(self) -> Self:
+    def _settings_fit_together(self) -> Self:
         lacking = {
             "command": [],
             "webhook": [name for name in ("hook_url", "hook_secret") if not getattr(self, name)],
@@ -115,6 +123,9 @@ class MonitorSettings(BaseModel):
             raise ValueError(f"hook {self.hook} needs {' and '.join(variable(name) for name in lacking)}")
         if self.hook == "webhook" and (len(self.hook_secret) < 16 or not self.hook_secret.isascii()):
             raise ValueError(f"{variable('hook_secret')} must have at least 16 characters, all of them ASCII")
+        for name in ("pin_predictions", "pin_labelled") if self.pin_growth > 1 else ():
+            if self.pin_growth * getattr(self, name) > MOST_ROWS:
+                raise ValueError(f"{variable('pin_growth')} times {variable(name)} must be at most {MOST_ROWS}")
         if self.outbox_first_wait_seconds > self.outbox_longest_wait_seconds:
             raise ValueError(
                 f"{variable('outbox_first_wait_seconds')} must be at most {variable('outbox_longest_wait_seconds')}"

@@ -62,6 +62,8 @@ class WatchSettings:
     pin_labelled: int = 5000
     """With 1,000, a fall of 3 points takes twice as long to be told from the reference's own error, and an ECE that
     rose by 0.03 three times; 5,000 finds the latter within 2,500 labels nine times in ten, 3,000 seven times."""
+    pin_growth: int = 4
+    """Pinned again once, over so many times as many; 1 is never."""
     seed: int = 42
     """Of intervals by resampling, and of the embeddings that a reference keeps."""
 
@@ -107,23 +109,22 @@ class StreamWatches:
 
     def pin_due(self, windows: StreamWindows) -> Mapping[str, bytes]:
         """
-        What to save when the first stretch of a version's production is long enough to be its reference from now on;
-        nothing when it is not, or was pinned already.
+        What to save when the first stretch of a version's production is long enough to be its reference from now on,
+        and once more when ``pin_growth`` times as much has come in which nothing was found; nothing otherwise.
 
         Policy revisions of the version go on with it: whether a revision helped is told by what was before it.
         """
         key, settings = windows.key, self._settings
+        pinned = self._reference(key.version) if key.role == "champion" else None
+        times = 1 if pinned is None else settings.pin_growth
+        predictions, labelled = times * settings.pin_predictions, times * settings.pin_labelled
         n_predictions, n_labelled = windows.held
-        is_long_enough = n_predictions >= settings.pin_predictions and n_labelled >= settings.pin_labelled
-        if key.role != "champion" or not is_long_enough or self._reference(key.version) is not None:
+        is_long_enough = n_predictions >= predictions and n_labelled >= labelled
+        if key.role != "champion" or not is_long_enough:
             return {}
-        held = windows.latest()
-        stretch = replace(
-            held,
-            predictions=held.predictions[: settings.pin_predictions],
-            labelled=held.labelled[: settings.pin_labelled],
-            embeddings=windows.embeddings_after(0).vectors,
-        )
+        if pinned is not None and not self._may_grow(pinned, windows, predictions, labelled):
+            return {}
+        stretch = replace(windows.beginning(predictions, labelled), embeddings=windows.embeddings_after(0).vectors)
         self._pending_pin = pin(stretch, np.random.default_rng(settings.seed))
         return {_pin_name(key.version): self._pending_pin.to_bytes()}
 
@@ -176,6 +177,24 @@ class StreamWatches:
         """Signals whose evidence says that something changed; whether it matters is for the next assessment to say."""
         followed = self._streams.get(key, Followed())
         return frozenset(name for name, held in followed.evidence.items() if held.has_detected)
+
+    def _may_grow(self, pinned: Reference, windows: StreamWindows, predictions: int, labelled: int) -> bool:
+        """
+        Whether so many rows, of the same stream and from the pinned ones on, are more than those and passed quietly.
+
+        Quietly: nothing is detected or breached now, and no remedy, nor anything else that serves, has come since.
+        """
+        if pinned.profile.n >= predictions or len(pinned.labelled) >= labelled:
+            return False
+        followed, numbers = self._streams.get(windows.key, Followed()), pinned.labelled["number"]
+        # The one signal that a branch fires on without evidence of its rows; shares of a delay are breached by chance.
+        embedded = followed.looks.get(MMD)
+        is_breached = embedded is not None and embedded.signal.verdict is Verdict.BREACHED
+        if self.detected(windows.key) or is_breached or followed.floor > numbers.max():
+            return False
+        held = windows.beginning(1, 1)
+        # What came first may have been let go, or be another policy's: no two streams share a number.
+        return bool(held.predictions["number"][0] <= numbers.min() and held.labelled["number"][0] == numbers[0])
 
     def _followed(self, stream: StreamJoined) -> Followed:
         numbers = self._numbers_of(stream.key, stream.taxonomy)

@@ -71,6 +71,10 @@ class Ring:
         n = len(self) if most is None else max(0, min(most, len(self)))
         return self._rows[self._positions(n)]
 
+    def oldest(self, most: int) -> NDArray[Any]:
+        """A copy of the oldest rows that are held, oldest first."""
+        return self._rows[self._positions(len(self))[:most]]
+
     def column(self, field: str) -> NDArray[Any]:
         """A copy of one field of every row, oldest first."""
         return np.asarray(self._rows[field][self._positions(len(self))])
@@ -114,6 +118,10 @@ class StreamWindows:
     def latest(self, predictions: int | None = None, labelled: int | None = None) -> Window:
         """A window by count; all that is held when no number is given."""
         return self._window(self._predictions.latest(predictions), self._labelled.latest(labelled))
+
+    def beginning(self, predictions: int, labelled: int) -> Window:
+        """The oldest that are held, by count."""
+        return self._window(self._predictions.oldest(predictions), self._labelled.oldest(labelled))
 
     def since(self, now: float, seconds: float) -> Window:
         """A window by time: predictions answered, and labels given, in the last so many seconds."""

@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from monitoring.bench_replay import Begun, Run, Watcher, changed_runs, interval, line, quiet_run, recorded_latencies
 from monitoring.failure_tree import load
-from monitoring.replay_changes import CHANGES, PINNED, Change, Replay, changed_of, pinned, stream_of
+from monitoring.replay_changes import CHANGES, PINNED, Change, Replay, changed_of, pinned, stream_of, stretches
 from monitoring.stream_watch import WatchSettings
 from tests.monitoring.event_logs import WrittenLog, prediction
 from tests.monitoring.made_up_corpus import made_up_replay
@@ -26,6 +26,30 @@ def replay() -> Replay:
 def test_quiet_run_begins_nothing(replay: Replay) -> None:
     """A few thousand rows of it."""
     assert quiet_run(replay, TREE, SETTINGS, 7, 3_000) == []
+
+
+def test_the_reference_grows_as_the_sidecars_does(replay: Replay) -> None:
+    """With what it is to have grown by when a change comes 17,000 rows after the first pin, and not before."""
+    watcher, stream = Watcher(TREE, replay, WatchSettings()), stream_of(replay, 7)
+    watcher.take(pinned(stream, replay))
+    sizes = []
+    for stretch in stretches(stream, replay.quiet, 3 * PINNED, "quiet"):
+        watcher.take(stretch)
+        reference = watcher._watches._reference(replay.policy.version)
+        assert reference is not None
+        sizes.append(reference.profile.n)
+    assert sizes == [PINNED] * (len(sizes) - 1) + [4 * PINNED]
+
+
+def test_a_change_comes_when_it_is_told_to(replay: Replay) -> None:
+    """After so many quiet rows, from which the rows of its diagnosis count."""
+    change = BY_NAME["slower"]
+    [run] = changed_runs(replay, TREE, SETTINGS, 11, [change], 500)
+    watcher, stream = Watcher(TREE, replay, SETTINGS), stream_of(replay, 11)
+    parts = [pinned(stream, replay), *stretches(stream, replay.quiet, 500, "quiet")]
+    parts += stretches(stream, run.right.phase, run.begun[-1].row, "changed")
+    begun = [(number, diagnosis) for number, part in enumerate(parts) for diagnosis in watcher.take(part)]
+    assert begun[-1] == (len(parts) - 1, run.begun[-1].diagnosis)
 
 
 def test_changes_are_found_each_from_the_same_beginning(replay: Replay) -> None:

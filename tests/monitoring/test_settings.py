@@ -36,6 +36,16 @@ def test_service_and_sidecar_meet_at_the_same_files_by_default() -> None:
         ({"MONITOR_HOOK": "sagemaker"}, "MONITOR_SAGEMAKER_PIPELINE and MONITOR_SAGEMAKER_REGION"),
         ({"MONITOR_SAGEMAKER_PARAMETERS": "Labels={production_labels}"}, "MONITOR_SAGEMAKER_PARAMETERS"),
         ({"MONITOR_SAGEMAKER_PARAMETERS": '{"Labels": 3}'}, "MONITOR_SAGEMAKER_PARAMETERS"),
+        ({"MONITOR_PIN_GROWTH": "0"}, "MONITOR_PIN_GROWTH"),
+        ({"MONITOR_PIN_GROWTH": "11"}, "MONITOR_PIN_GROWTH"),
+        (
+            {"MONITOR_PIN_GROWTH": "3", "MONITOR_PIN_PREDICTIONS": "16667"},
+            "MONITOR_PIN_GROWTH times MONITOR_PIN_PREDICTIONS must be at most 50000",
+        ),
+        (
+            {"MONITOR_PIN_LABELLED": "12501"},
+            "MONITOR_PIN_GROWTH times MONITOR_PIN_LABELLED must be at most 50000",
+        ),
         ({"MONITOR_OUTBOX_FIRST_WAIT_SECONDS": "1000"}, "MONITOR_OUTBOX_FIRST_WAIT_SECONDS"),
     ],
 )
@@ -43,6 +53,19 @@ def test_a_wrong_or_unknown_setting_is_named(environment: dict[str, str], named:
     """The operator need not guess which."""
     with pytest.raises(BadSettings, match=named):
         read_settings(environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MONITOR_PIN_PREDICTIONS": "12500", "MONITOR_PIN_LABELLED": "12500"},
+        {"MONITOR_PIN_PREDICTIONS": "50000", "MONITOR_PIN_LABELLED": "50000", "MONITOR_PIN_GROWTH": "1"},
+    ],
+)
+def test_a_reference_that_can_be_held_is_accepted(environment: dict[str, str]) -> None:
+    """Grown to the limit, or as large from the beginning and never grown."""
+    settings = read_settings(environment)
+    assert settings.pin_growth * settings.pin_predictions == 50_000
 
 
 def test_the_secret_is_repeated_nowhere() -> None:

@@ -14,13 +14,18 @@ from monitoring.errors import BadFailureTree, BadState
 from monitoring.failure_tree import Outcome, load, walk
 from monitoring.label_join import Joined, StreamJoined
 from monitoring.observations import Limits, StreamKey
+from monitoring.reference_window import Reference
 from monitoring.signals import Signal, Verdict
 from monitoring.stream_watch import WATCHES as SAVED_AS
 from monitoring.stream_watch import StreamWatches, WatchSettings
+from monitoring.watch_state import Look
 from monitoring.windows import WindowSet
 
 TREE = load()
-SETTINGS = WatchSettings(window_predictions=2000, window_labelled=800, pin_predictions=2000, pin_labelled=2000)
+SETTINGS = WatchSettings(
+    window_predictions=2000, window_labelled=800, pin_predictions=2000, pin_labelled=2000, pin_growth=1
+)
+GROWING = replace(SETTINGS, pin_predictions=1000, pin_labelled=800, pin_growth=3)
 REVISION = replace(POLICY, revision=2, temperature=1.5)
 REVISED = StreamKey("1", REVISION.name, "champion")
 
@@ -28,10 +33,15 @@ REVISED = StreamKey("1", REVISION.name, "champion")
 class Watched:
     """A journey without a log: chunks are saved, taken over and shown to the windows."""
 
-    def __init__(self, settings: WatchSettings = SETTINGS, sources: DrawnSources | None = None) -> None:
+    def __init__(
+        self,
+        settings: WatchSettings = SETTINGS,
+        sources: DrawnSources | None = None,
+        limits: Limits = Limits(),  # noqa: B008
+    ) -> None:
         self.saved: dict[str, bytes] = {}
         self.sources = sources or DrawnSources({POLICY.name: POLICY, REVISION.name: REVISION})
-        self.windows = WindowSet(Limits())
+        self.windows = WindowSet(limits)
         self.settings = settings
         self.watches = StreamWatches(TREE, self.sources, settings, self.saved.get)
 
@@ -59,10 +69,23 @@ class Watched:
     def restart(self, key: StreamKey = KEY) -> None:
         self.save(self.watches.restart(key, self.windows.stream(key)))
 
+    @property
+    def reference(self) -> Reference:
+        """As it was saved."""
+        return Reference.from_bytes(self.saved["reference/1"])
+
 
 def fired(assessment: Assessment) -> list[str]:
     """Diagnoses of one walk."""
     return [one.diagnosis for one in walk(TREE, assessment.signals) if one.outcome is Outcome.FIRED]
+
+
+FIRST, GROWN = (1000, 800), (3000, 2400)
+
+
+def size_of(reference: Reference) -> tuple[int, int]:
+    """Predictions and labels."""
+    return reference.profile.n, len(reference.labelled)
 
 
 def assert_same(left: Assessment, right: Assessment) -> None:
@@ -160,6 +183,124 @@ class TestReference:
         tree = replace(TREE, watches={name: watch for name, watch in TREE.watches.items() if name != "nll"})
         with pytest.raises(BadFailureTree, match="nll"):
             StreamWatches(tree, DrawnSources(), SETTINGS, Watched().saved.get)
+
+
+class TestGrowth:
+    """The reference of 1,000 predictions and 800 labels is pinned again, once, over three times as many."""
+
+    @pytest.fixture
+    def growing(self, stream: DrawnStream) -> Watched:
+        """A row short of it."""
+        watched = Watched(GROWING)
+        chunks = [stream.draw(1000), stream.draw(1000), stream.draw(999)]
+        watched.take(*chunks)
+        assert size_of(watched.reference) == FIRST
+        return watched
+
+    def test_quiet_stream_is_pinned_over_more(self, growing: Watched, stream: DrawnStream) -> None:
+        """Over its first rows, whatever else is held; it is compared with them from then on, and evidence is anew."""
+        before = growing.assess().signals["accuracy"].reference
+        growing.take(stream.draw(500))
+        assert size_of(growing.reference) == GROWN
+        numbers = growing.reference.labelled["number"]
+        assert (numbers[0], numbers[-1]) == (1, 2400)
+        scope = growing.reference.labelled[~growing.reference.labelled["truth"][:, -1]]
+        growing.take(stream.draw(300))
+        assert growing.assess().signals["accuracy"].reference == pytest.approx(float(scope["is_correct"].mean()))
+        assert growing.assess().signals["accuracy"].reference != before
+        assert growing.watches._streams[KEY].evidence["total_p95_ms"].rows == 300
+
+    def test_it_grows_once(self, growing: Watched, stream: DrawnStream) -> None:
+        """However much comes, and also after a restart of the process, which remembers by its size."""
+        growing.take(stream.draw(1))
+        grown = growing.saved["reference/1"]
+        assert size_of(growing.reference) == GROWN
+        growing.take(stream.draw(4000))
+        growing.resume()
+        growing.take(stream.draw(1000))
+        assert growing.saved["reference/1"] == grown
+
+    def test_growth_survives_a_restart_of_the_process(self, growing: Watched, stream: DrawnStream) -> None:
+        """Killed before and after it, it comes to the same reference and the same evidence."""
+        twin = Watched(GROWING)
+        other = DrawnStream(np.random.default_rng(5))
+        twin.take(other.draw(1000), other.draw(1000), other.draw(999))
+        for rows in (400, 700):
+            growing.resume()
+            growing.take(stream.draw(rows))
+            twin.take(other.draw(rows))
+        assert size_of(twin.reference) == GROWN
+        assert growing.saved == twin.saved
+
+    def test_it_waits_while_something_is_detected(self, growing: Watched, stream: DrawnStream) -> None:
+        """A change that has been found is not made a part of it; once that has passed the first rows still do."""
+        growing.take(stream.draw(600, Change(delay_ms=8.0)), stream.draw(400))
+        assert growing.watches.detected(KEY) == {"total_p95_ms"}
+        assert size_of(growing.reference) == FIRST
+        growing.take(stream.draw(2500))
+        growing.assess()
+        assert growing.watches.detected(KEY) == frozenset()
+        growing.take(stream.draw(1))
+        assert size_of(growing.reference) == GROWN
+        assert growing.reference.latencies_ms[:2999, -1].mean() < 4.0
+
+    @pytest.mark.parametrize(
+        ("name", "verdict", "expected"),
+        [
+            ("embedding_mmd", Verdict.BREACHED, FIRST),
+            ("embedding_mmd", Verdict.OK, GROWN),
+            ("queue_share_of_delay", Verdict.BREACHED, GROWN),
+        ],
+    )
+    def test_it_waits_while_the_embeddings_are_breached(
+        self, growing: Watched, stream: DrawnStream, name: str, verdict: Verdict, expected: tuple[int, int]
+    ) -> None:
+        """They fire a branch by a look alone; what is only asked further down says nothing by itself."""
+        look = Look(Signal(name, 0.1, 0.1, 0.1, 256, verdict, 0.0, 0.005), 2999)
+        growing.watches._streams = {KEY: replace(growing.watches._streams[KEY], looks={name: look})}
+        growing.take(stream.draw(500))
+        assert size_of(growing.reference) == expected
+
+    @pytest.mark.parametrize(
+        ("limits", "expected"),
+        [(Limits(recent=3500), FIRST), (Limits(labelled=3500), FIRST), (Limits(recent=4200, labelled=4200), GROWN)],
+    )
+    def test_rows_that_were_let_go_are_not_replaced_by_later_ones(
+        self, stream: DrawnStream, limits: Limits, expected: tuple[int, int]
+    ) -> None:
+        """What is held must begin with what was pinned, predictions and labels."""
+        watched = Watched(GROWING, limits=limits)
+        watched.take(stream.draw(1000))
+        watched.take(stream.draw(3000), pins=False)
+        watched.take(stream.draw(200))
+        assert size_of(watched.reference) == expected
+
+    def test_remedy_ends_it(self, growing: Watched, stream: DrawnStream) -> None:
+        """What was before it is another service's behaviour than what came after."""
+        growing.restart()
+        growing.take(stream.draw(4000))
+        assert size_of(growing.reference) == FIRST
+
+    def test_what_began_anew_before_the_pin_does_not(self, stream: DrawnStream) -> None:
+        """A promotion is noticed some seconds late, when the new version has answered already."""
+        watched = Watched(GROWING)
+        watched.take(stream.draw(5))
+        watched.restart()
+        watched.take(*(stream.draw(1000) for _ in range(3)))
+        assert size_of(watched.reference) == GROWN
+
+    def test_reference_of_another_policy_stays(self, growing: Watched) -> None:
+        """Whether a revision helped is told by what was before it."""
+        stream = DrawnStream(np.random.default_rng(6), key=REVISED, drawn=10_000)
+        growing.take(*(stream.draw(1000) for _ in range(5)))
+        assert growing.watches.detected(REVISED) == frozenset()
+        assert (size_of(growing.reference), growing.reference.key) == (FIRST, KEY)
+
+    def test_growth_of_one_is_none(self, stream: DrawnStream) -> None:
+        """The reference stays as it was pinned."""
+        watched = Watched(replace(GROWING, pin_growth=1))
+        watched.take(*(stream.draw(1000) for _ in range(5)))
+        assert size_of(watched.reference) == FIRST
 
 
 class TestDiagnosis:

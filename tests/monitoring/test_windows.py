@@ -56,6 +56,7 @@ def test_ring_holds_the_latest_rows_in_order(sizes: list[int]) -> None:
     assert ring.latest().tolist() == expected
     assert ring.latest(2).tolist() == expected[-2:]
     assert (ring.latest(0).tolist(), ring.latest(99).tolist(), len(ring)) == ([], expected, len(expected))
+    assert (ring.oldest(2).tolist(), ring.oldest(0).tolist(), ring.oldest(99).tolist()) == (expected[:2], [], expected)
 
 
 def test_window_does_not_change_afterwards() -> None:
