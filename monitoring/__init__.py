@@ -50,7 +50,7 @@ Then what is done about it:
 
 - ``remedies``: what is asked of an action, and what came of it
 - ``incidents``: a diagnosis, its remedies, and the check that they helped
-- ``novelty``: how many utterances of something new have come since the ood precision fell
+- ``novelty``: how many utterances of something new have come since the ood precision or recall fell
 - ``incident_store``: incidents and the outbox in the state file: at least once, with a dead letter at the end
 - ``deliverer``: runs actions, each in a slot of its own, so that none holds up another
 - ``hooks``: ways out of the process: a command, a signed webhook, a SageMaker pipeline

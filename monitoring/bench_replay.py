@@ -85,7 +85,7 @@ class Run:
     early: tuple[Begun, ...]
     """Before the change."""
     begun: tuple[Begun, ...]
-    """After it, rows counted from it; ends with that of the right branch, if it came."""
+    """After it, rows counted from it; ends with that of a right branch, if it came."""
 
 
 class Watcher:
@@ -155,7 +155,7 @@ def _changed_run(
     begun = []
     for one in _begun(watcher, stretches(stream, right.phase, FOLLOWED_ROWS * change.allowed, "changed")):
         begun.append(one)
-        if one.branch == right.branch:
+        if one.branch in right.branches:
             break
     return Run(right, early, tuple(begun))
 
@@ -195,11 +195,11 @@ def shown_delays(delays: Sequence[float]) -> str:
 def line(change: Change, runs: Sequence[Run]) -> str:
     """One change: the right branch in time, its delays, any diagnosis in time, and all that came."""
 
-    def first(run: Run, branch: str | None) -> float:
-        return min((one.row for one in run.begun if branch in (None, one.branch)), default=np.inf)
+    def first(run: Run, own: bool) -> float:
+        return min((one.row for one in run.begun if not own or one.branch in run.right.branches), default=np.inf)
 
-    right, anything = ([first(run, run.right.branch if own else None) for run in runs] for own in (True, False))
-    exact = sum(any(one.diagnosis == run.right.diagnosis for one in run.begun) for run in runs)
+    right, anything = ([first(run, own) for run in runs] for own in (True, False))
+    exact = sum(any(one.diagnosis in run.right.diagnoses for one in run.begun) for run in runs)
     counted = Counter(one.diagnosis for run in runs for one in run.begun)
     came = ", ".join(f"{diagnosis} {count}" for diagnosis, count in counted.most_common()) or "nothing"
     early = sum(bool(run.early) for run in runs)

@@ -30,7 +30,7 @@ from monitoring.latency import LATENCY_SIGNALS
 from monitoring.novelty import NO_OOD_DECISIONS, OodDecisions, began_at, novel_utterances
 from monitoring.observations import StreamKey
 from monitoring.remedies import ActionRequest, Awaited, SignalRecord
-from monitoring.signals import LABELLED_SIGNALS, Signal, Verdict
+from monitoring.signals import LABELLED_SIGNALS, OOD_SIGNALS, Signal, Verdict
 
 Event = Literal["begun", "recovered", "superseded", "needs_people"]
 ENOUGH = 0.8
@@ -85,8 +85,8 @@ class Moment:
     """Off: incidents are recorded, and nothing is asked of any action."""
     waits: Mapping[str, WaitRule] = field(default_factory=dict)
     """By action; the others are asked for at once."""
-    decisions: Callable[[], OodDecisions] = lambda: NO_OOD_DECISIONS
-    """Of the version that is walked; gathered only when something waits for what is new."""
+    decisions: Callable[[str], OodDecisions] = lambda _: NO_OOD_DECISIONS
+    """Of the version that is walked, by the signal that fell; gathered only when something waits for what is new."""
 
 
 def confirmed(
@@ -199,13 +199,13 @@ def _begin(incident: Incident | None, walk: Walk, moment: Moment, changes: Chang
 
 
 def _awaited(walk: Walk, moment: Moment) -> Awaited | None:
-    """What its action waits for; nothing where no ood precision has fallen that could tell what is new."""
+    """What its action waits for; nothing where no ood precision or recall has fallen that could tell what is new."""
     rule = moment.waits.get(str(walk.action))
-    fallen = [one for one in walk.evidence if one.name == "ood_precision" and one.verdict is Verdict.BREACHED]
+    fallen = [one for one in walk.evidence if one.name in OOD_SIGNALS and one.verdict is Verdict.BREACHED]
     if rule is None or not fallen:
         return None
-    precision = fallen[0].reference
-    since = began_at(moment.decisions(), precision)
+    signal, precision = fallen[0].name, fallen[0].reference
+    since = began_at(moment.decisions(signal), precision)
     return Awaited(
         action=str(walk.action),
         need=rule.utterances,
@@ -213,6 +213,7 @@ def _awaited(walk: Walk, moment: Moment) -> Awaited | None:
         since=moment.now if since is None else since,
         until=moment.now + rule.longest_s,
         precision=precision,
+        signal=signal,
     )
 
 
@@ -222,7 +223,8 @@ def _wait(incident: Incident, awaited: Awaited, moment: Moment, changes: Changes
     is_under_way = last is not None and last.action == awaited.action and last.is_unfinished
     if not moment.acts or is_under_way:
         return
-    counted = replace(awaited, have=novel_utterances(moment.decisions(), awaited.since, awaited.precision))
+    decisions = moment.decisions(awaited.signal)
+    counted = replace(awaited, have=novel_utterances(decisions, awaited.since, awaited.precision))
     is_over = counted.until is not None and moment.now >= counted.until
     if is_over or not counted.is_short:
         incident = _ask(incident, counted.action, moment, changes, counted)

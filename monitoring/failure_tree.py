@@ -148,7 +148,10 @@ def parse(table: Mapping[str, Any]) -> FailureTree:
 
 
 def walk(tree: FailureTree, signals: Mapping[str, Signal]) -> list[Walk]:
-    """Every branch, in order. A signal that is missing or of no rows is not known; it holds what asks for it."""
+    """
+    Every branch, in order. A signal that is missing, of no rows or without a reference is not known: it holds what asks
+    for it, but for a branch of which other signals are known.
+    """
     return [_walk_branch(tree, branch, signals) for branch in tree.branches]
 
 
@@ -168,7 +171,7 @@ def mermaid(tree: FailureTree) -> str:
 
 
 def _walk_branch(tree: FailureTree, branch: Branch, signals: Mapping[str, Signal]) -> Walk:
-    asked = tuple(signals[name] for name in branch.signals if name in signals and signals[name].n > 0)
+    asked = tuple(signals[name] for name in branch.signals if name in signals and _is_known(signals[name]))
     breached = tuple(signal for signal in asked if signal.verdict is Verdict.BREACHED)
     if not breached:
         is_clear = bool(asked) and all(signal.verdict is Verdict.OK for signal in asked)
@@ -178,6 +181,10 @@ def _walk_branch(tree: FailureTree, branch: Branch, signals: Mapping[str, Signal
         path = (branch.label, f"explained by {', '.join(explained)}")
         return Walk(branch.node, Outcome.HELD, path, None, breached)
     return _descend(tree, branch, breached, signals)
+
+
+def _is_known(signal: Signal) -> bool:
+    return signal.n > 0 and not math.isnan(signal.reference)
 
 
 def _descend(tree: FailureTree, branch: Branch, evidence: tuple[Signal, ...], signals: Mapping[str, Signal]) -> Walk:

@@ -259,13 +259,15 @@ class Monitor:
 
     def _moment(self, key: StreamKey, now: float, segment: str | None = None) -> Moment:
         rules = self._rules
-        return Moment(self._tree, key, now, segment, rules.acts, rules.waits, lambda: self._decisions(key))
+        return Moment(
+            self._tree, key, now, segment, rules.acts, rules.waits, lambda signal: self._decisions(key, signal)
+        )
 
-    def _decisions(self, key: StreamKey) -> OodDecisions:
+    def _decisions(self, key: StreamKey, signal: str) -> OodDecisions:
         """Of the version in this role, whatever the policy: a revision meanwhile must not hide what came before it."""
         windows = self._journey.windows
         same = [other for other in windows.stream_keys() if (other.version, other.role) == (key.version, key.role)]
-        return ood_decisions(windows.stream(other) for other in same)
+        return ood_decisions((windows.stream(other) for other in same), signal)
 
     def _write(self, changes: Changes, now: float) -> None:
         for incident_id in changes.withdrawn:

@@ -14,7 +14,7 @@ import numpy as np
 
 from model_repo.contract.labels import Taxonomy
 from model_repo.contract.metrics import shares
-from model_repo.contract.outputs import FloatArray
+from model_repo.contract.outputs import BoolArray, FloatArray
 from model_repo.contract.reference import ReferenceProfile
 from monitoring.accuracy import ErrorReference, accuracy_claim, accuracy_rows, error_reference, upper_end
 from monitoring.calibration import (
@@ -38,17 +38,25 @@ from monitoring.rows import (
 )
 from monitoring.segments import SegmentReference, segment_references
 from monitoring.sequential import Claim, Evidence
-from monitoring.signals import LABELLED_SIGNALS, LabelledRows, Signal, Watch, labelled_signals, mean_values
+from monitoring.signals import (
+    LABELLED_SIGNALS,
+    OOD_SIGNALS,
+    LabelledRows,
+    Signal,
+    Watch,
+    labelled_signals,
+    mean_values,
+)
 from monitoring.unlabelled import FOLLOWED_SIGNALS as UNLABELLED_FOLLOWED
 from monitoring.unlabelled import claims as unlabelled_claims
 from monitoring.unlabelled import values as unlabelled_values
 
 FOLLOWED_QUANTILE = "total_p95_ms"
-FOLLOWED_SIGNALS = frozenset(("accuracy", "ece", "ood_precision", FOLLOWED_QUANTILE, *UNLABELLED_FOLLOWED))
+FOLLOWED_SIGNALS = frozenset(("accuracy", "ece", *OOD_SIGNALS, FOLLOWED_QUANTILE, *UNLABELLED_FOLLOWED))
 """Those that get their verdict from evidence gathered row by row."""
 SURE = 0.99
-"""How surely the reference's ood precision is no higher than is taken for it: it rests on few rows. Higher bears a
-smaller reference and finds small falls later."""
+"""How surely the reference's ood precision and recall are no higher than is taken for them: they rest on few rows.
+Higher bears a smaller reference and finds small falls later."""
 FEWEST_ROWS = 20
 """Rows of the reference that a labelled signal is about, without which it is not judged."""
 
@@ -128,8 +136,10 @@ def reference_numbers(
     claims = dict(unlabelled_claims(reference.profile, watches))
     if errors is not None and gaps is not None:
         claims |= {"accuracy": accuracy_claim(errors, watches["accuracy"]), "ece": gap_claim(gaps, watches["ece"])}
-    if not np.isnan(values["ood_precision"]):
-        claims["ood_precision"] = _ood_precision_claim(rows, watches["ood_precision"])
+    decided, true = rows.is_ood, ~rows.is_in_scope
+    for name, is_wrong in zip(OOD_SIGNALS, (~true[decided], ~decided[true]), strict=True):
+        if not np.isnan(values[name]):
+            claims[name] = _ood_claim(is_wrong, watches[name])
     if len(total):
         claims[FOLLOWED_QUANTILE] = quantile_claim(watches[FOLLOWED_QUANTILE], QUANTILES["p95"])
     return ReferenceNumbers(
@@ -197,9 +207,10 @@ def evidence_rows(
             confidence, scope["is_correct"], numbers.errors, watches["accuracy"], memberships
         )
         rows["ece"] = gap_values(scope["confidence"], scope["is_correct"], numbers.gaps), None
-    decided_ood = labelled[labelled["is_ood"]]
-    if len(decided_ood) and "ood_precision" in numbers.claims:
-        rows["ood_precision"] = mean_values(watches["ood_precision"], decided_ood["truth"][:, -1]), None
+    decided, true = labelled["is_ood"], labelled["truth"][:, -1]
+    for name, is_right in zip(OOD_SIGNALS, (true[decided], decided[true]), strict=True):
+        if len(is_right) and name in numbers.claims:
+            rows[name] = mean_values(watches[name], is_right), None
     return rows
 
 
@@ -216,8 +227,7 @@ def _latency_values(
     return {signal.name: 0.0 if signal.name.endswith("_share_of_delay") else signal.value for signal in signals}
 
 
-def _ood_precision_claim(rows: LabelledRows, watch: Watch) -> Claim:
+def _ood_claim(is_wrong: BoolArray, watch: Watch) -> Claim:
     """As ``signals.mean_claim``, from the least favourable reference that its few rows leave open."""
-    wrong = float(rows.is_in_scope[rows.is_ood].sum())
-    bound = float(upper_end(wrong, float(rows.is_ood.sum()), SURE)) + watch.tolerated
+    bound = float(upper_end(float(is_wrong.sum()), float(len(is_wrong)), SURE)) + watch.tolerated
     return Claim(np.array([min(bound, 1.0 - 1e-4)]), watch.rows_per_false_alarm)

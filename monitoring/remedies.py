@@ -69,7 +69,10 @@ class Awaited:
     until: float | None
     """Unix time from which the action is asked for with what there is; None when it was before, and is asked again."""
     precision: float
-    """How often ood decisions were right in the reference; what they lack of that since then is new."""
+    """How often ood decisions were right in the reference; what they lack of that since then is new. Where ``signal``
+    is the recall, how often utterances that are ood were decided so."""
+    signal: str = "ood_precision"
+    """Which of ``signals.OOD_SIGNALS`` fell. An older sidecar knew of one."""
 
     @property
     def is_short(self) -> bool:

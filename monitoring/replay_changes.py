@@ -56,16 +56,23 @@ class Changed:
 
     phase: Phase
     diagnosis: str
-    """What the tree should come to; its first part is the branch."""
+    """What the tree should come to."""
     policy: Policy
     """In force from then on."""
     words: str = ""
     """What was chosen for this run."""
+    also: tuple[str, ...] = ()
+    """Diagnoses that are as right as ``diagnosis``."""
 
     @property
-    def branch(self) -> str:
-        """Of the tree."""
-        return self.diagnosis.split("/", 1)[0]
+    def diagnoses(self) -> tuple[str, ...]:
+        """All that are right."""
+        return (self.diagnosis, *self.also)
+
+    @property
+    def branches(self) -> frozenset[str]:
+        """Those of the tree that they lie on."""
+        return frozenset(diagnosis.split("/", 1)[0] for diagnosis in self.diagnoses)
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,9 @@ def _new_intent(grows_over: int, is_filed: bool) -> Callable[[Replay, Phase, np.
         source = str(rng.choice(sets))
         part = str(rng.choice([part for part in parts if part.startswith(NEW + source)]))
         after = joined_by(phase, replay.corpus, part, grows_over, is_filed)
-        diagnosis = "ood_precision_down/discover_intents" if is_filed else "unlabelled_drift/sample_for_labels"
-        return Changed(after, diagnosis, replay.policy, part.removeprefix(NEW))
+        # Labelled ood it shows in the recall where the model takes it for one of ours, else in what is asked.
+        also = () if is_filed else ("unlabelled_drift/sample_for_labels",)
+        return Changed(after, "ood_precision_down/discover_intents", replay.policy, part.removeprefix(NEW), also)
 
     return make
 

@@ -25,6 +25,8 @@ RESAMPLES = 400
 """For the few measures that are no means: the ends of an interval then move by a tenth of its width between seeds."""
 
 LABELLED_SIGNALS = ("accuracy", "macro_f1", "brier", "nll", "business_error", "ood_precision", "ood_recall")
+OOD_SIGNALS = ("ood_precision", "ood_recall")
+"""Of ood decisions, those that are right; of utterances that are ood, those that are decided so."""
 
 
 class Verdict(StrEnum):

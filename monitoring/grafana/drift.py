@@ -19,7 +19,7 @@ _OOD = Row(
     (
         signal_panel("ood_rate", "Share called ood", "No label needed."),
         signal_panel("ood_precision", "Precision of the ood verdict", "Falls when a new intent appears."),
-        signal_panel("ood_recall", "Recall of the ood verdict"),
+        signal_panel("ood_recall", "Recall of the ood verdict", "Falls when a new intent is taken for one of ours."),
         Panel(
             "Share called ood, of everything in an hour",
             "percentunit",

@@ -86,6 +86,16 @@ def test_a_line_counts_the_right_branch_apart_from_others(replay: Replay) -> Non
     assert told.count("accuracy_down/retrain 1") == 1
 
 
+def test_either_of_two_right_branches_counts(replay: Replay) -> None:
+    """A new intent that is labelled ood shows in the recall or in what is asked; filed under ours, in neither."""
+    begun = [Begun("unlabelled_drift/sample_for_labels", 1_000), Begun("ood_precision_down/discover_intents", 2_000)]
+    for name, expected in (("new_fast", "2 of 2"), ("new_filed", "1 of 2")):
+        change = BY_NAME[name]
+        right = changed_of(change, replay, 1)
+        told = line(change, [Run(right, (), (one,)) for one in begun])
+        assert told.removeprefix(change.words).strip().startswith(expected)
+
+
 @pytest.mark.parametrize(("hits", "n"), [(0, 40), (1, 40), (36, 40), (40, 40)])
 def test_interval_is_the_one_that_the_binomial_tails_give(hits: int, n: int) -> None:
     """Each end leaves 2.5% beyond the count, by summing the binomial itself."""

@@ -183,10 +183,13 @@ def came(novel: int, quiet: int = 200) -> OodDecisions:
 class TestWaiting:
     """For enough of what is new; with each moment the incident as it is then, and what was asked for."""
 
-    def moment(self, decisions: OodDecisions, now: float = NOW, acts: bool = True) -> Moment:
-        """Which discovery is to wait for."""
+    def moment(
+        self, decisions: OodDecisions, now: float = NOW, acts: bool = True, signal: str = "ood_precision"
+    ) -> Moment:
+        """Which discovery is to wait for; there are decisions of one signal."""
         waits = {"discover_intents": WaitRule(NEEDED, LONGEST_S)}
-        return Moment(TREE, KEY, now, None, acts, waits, lambda: decisions)
+        by_signal = {signal: decisions}
+        return Moment(TREE, KEY, now, None, acts, waits, lambda asked: by_signal.get(asked, NO_OOD_DECISIONS))
 
     def begun(self, moment: Moment) -> Changes:
         """The diagnosis."""
@@ -210,6 +213,26 @@ class TestWaiting:
         assert (request.key, request.stream) == (f"{incident.id}/1-discover_intents", KEY)
         assert request.awaited is not None
         assert not request.awaited.is_short
+
+    @pytest.mark.parametrize(
+        ("verdicts", "counted"),
+        [
+            ((Verdict.OK, Verdict.BREACHED), "ood_recall"),
+            ((Verdict.BREACHED, Verdict.OK), "ood_precision"),
+            ((Verdict.BREACHED, Verdict.BREACHED), "ood_precision"),
+        ],
+    )
+    def test_what_fell_is_what_is_counted(self, verdicts: tuple[Verdict, Verdict], counted: str) -> None:
+        """An intent that is taken for ours leaves the precision as it was, which would count none for ever."""
+        signals = tuple(map(measured, ("ood_precision", "ood_recall"), verdicts))
+        walk = replace(NEW_INTENT, evidence=signals)
+        moment = self.moment(came(novel=10), signal=counted)
+        changes = proceed([walk], [Transition("begun", Alert(walk, NOW), NOW)], [], moment)
+        awaited = only(changes).awaited
+        assert awaited is not None
+        assert (awaited.signal, awaited.have, awaited.since) == (counted, 10, BROKEN_AT)
+        enough = self.moment(came(novel=NEEDED), signal=counted)
+        assert len(proceed([walk], [], [only(changes)], enough).requests) == 1
 
     def test_enough_at_the_diagnosis_is_waited_for_no_longer(self) -> None:
         """A diagnosis that came late has seen it all."""

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,17 @@ def walks(tree: FailureTree, **verdicts: Verdict) -> dict[str, Walk]:
 
 class TestTreeThatShips:
     def test_it_has_the_four_branches_and_the_one_without_labels(self, tree: FailureTree) -> None:
-        """With the thresholds of the design: 1 point, 0.01, 2 ms, 2 points."""
+        """With the thresholds of the design: 1 point, 0.01, 2 ms, 2 points; and 5 of the recall."""
         asked = {branch.node: branch.signals for branch in tree.branches}
         labelled = ("accuracy_down", "ece_up", "latency_up", "ood_precision_down")
         assert tuple(asked) == (*labelled, "unlabelled_drift")
-        thresholds = {asked[node]: tree.watches[asked[node][0]].threshold for node in labelled}
-        assert thresholds == {("accuracy",): 0.01, ("ece",): 0.01, ("total_p95_ms",): 2.0, ("ood_precision",): 0.02}
+        thresholds = [{name: tree.watches[name].threshold for name in asked[node]} for node in labelled]
+        assert thresholds == [
+            {"accuracy": 0.01},
+            {"ece": 0.01},
+            {"total_p95_ms": 2.0},
+            {"ood_precision": 0.02, "ood_recall": 0.05},
+        ]
 
     def test_every_signal_is_watched(self, tree: FailureTree) -> None:
         """A signal without a threshold would have no verdict."""
@@ -73,6 +79,7 @@ class TestTreeThatShips:
             ({"total_p95_ms": BREACHED, "queue_share_of_delay": BREACHED}, "latency_up/tune_batching"),
             ({"total_p95_ms": BREACHED, "inference_share_of_delay": BREACHED}, "latency_up/reload_model_graph"),
             ({"ood_precision": BREACHED}, "ood_precision_down/discover_intents"),
+            ({"ood_recall": BREACHED}, "ood_precision_down/discover_intents"),
             ({"prior_shift": BREACHED}, "unlabelled_drift/sample_for_labels"),
             ({"embedding_mmd": BREACHED}, "unlabelled_drift/sample_for_labels"),
         ],
@@ -140,6 +147,9 @@ class TestTreeThatShips:
         got = walks(tree, accuracy=BREACHED, ece=BREACHED, energy_ks=BREACHED)
         assert [name for name, one in got.items() if one.outcome is Outcome.FIRED] == ["accuracy_down"]
         assert got["ece_up"].path[-1] == "explained by accuracy"
+        got = walks(tree, ood_recall=BREACHED, ood_rate=BREACHED)
+        assert [name for name, one in got.items() if one.outcome is Outcome.FIRED] == ["ood_precision_down"]
+        assert got["unlabelled_drift"].path[-1] == "explained by ood_recall"
 
     def test_nothing_known_is_neither_clear_nor_fired(self, tree: FailureTree) -> None:
         """No signals, or signals of no rows, hold every branch; of several, those that are known decide."""
@@ -152,6 +162,19 @@ class TestTreeThatShips:
             "embedding_mmd": signal_of("embedding_mmd", INCONCLUSIVE, n=0),
         }
         assert walk(tree, known)[-1].outcome is Outcome.CLEAR
+
+    def test_signal_without_a_reference_does_not_hold_the_others_of_its_branch(self, tree: FailureTree) -> None:
+        """Where the reference has hardly a label that says ood there is no recall; the precision comes back still."""
+        nan = float("nan")
+        signals = {
+            "ood_precision": signal_of("ood_precision", OK),
+            "ood_recall": replace(signal_of("ood_recall", INCONCLUSIVE), reference=nan),
+        }
+        outcomes = {one.branch: one.outcome for one in walk(tree, signals)}
+        assert outcomes["ood_precision_down"] is Outcome.CLEAR
+        signals["ood_precision"] = replace(signals["ood_precision"], reference=nan)
+        outcomes = {one.branch: one.outcome for one in walk(tree, signals)}
+        assert outcomes["ood_precision_down"] is Outcome.HELD
 
 
 class TestTreesThatCannotBe:

@@ -273,20 +273,15 @@ class TestWaitingForWhatIsNew:
         run.watches.say(measured("ood_precision", Verdict.BREACHED))
         return run
 
-    def come(self, run: Monitored, n: int, policy: str = "1.1") -> None:
-        """So many utterances that are decided ood, and labelled with an intent; then a turn."""
+    def come(self, run: Monitored, n: int, policy: str = "1.1", is_rejected: bool = True) -> None:
+        """So many utterances that are decided ood, and labelled with an intent, or the other way round; then a turn."""
         for _ in range(n):
             run.now += 1.0
-            event = prediction(
-                int(run.now - BEGAN) + 10**6,
-                at=run.now,
-                policy=policy,
-                intents=(),
-                is_ood=True,
-                embedding=EMBEDDING,
-            )
+            number = int(run.now - BEGAN) + 10**6
+            decision = {"intents": (), "is_ood": True} if is_rejected else {}
+            event = prediction(number, at=run.now, policy=policy, embedding=EMBEDDING, **decision)
             run.log.predict(event)
-            run.log.label(label(event.request_id, "refund"), run.now)
+            run.log.label(label(event.request_id, *(("refund",) if is_rejected else ())), run.now)
         run.monitor.take_in(run.now)
         run.monitor.assess(run.now)
         run.monitor.deliver(run.now)
@@ -301,6 +296,22 @@ class TestWaitingForWhatIsNew:
         assert (incident.awaited.have, incident.awaited.need) == (10, 30)
         assert (run.deliverer.started, run.snapshot.outbox_waiting) == ([], 0)
         self.come(run, 20)
+        [request] = run.deliverer.started
+        assert request.awaited is not None
+        assert request.awaited.have == 30
+
+    def test_where_the_recall_fell_it_waits_for_what_was_taken_for_ours(
+        self, log: WrittenLog, state: StateFile
+    ) -> None:
+        """What is rejected meanwhile is no part of it."""
+        run = self.monitored(log, state)
+        run.watches.say(measured("ood_recall", Verdict.BREACHED))
+        self.come(run, 5, is_rejected=False)
+        self.come(run, 20)
+        [incident] = run.snapshot.open_incidents
+        assert incident.awaited is not None
+        assert (incident.awaited.signal, incident.awaited.have) == ("ood_recall", 5)
+        self.come(run, 25, is_rejected=False)
         [request] = run.deliverer.started
         assert request.awaited is not None
         assert request.awaited.have == 30

@@ -49,6 +49,12 @@ class TestWhenItBegan:
         assert began_at(OodDecisions(at, at, np.zeros(40, dtype=np.bool_), 1.0), PRECISION) is None
         assert began_at(NO_OOD_DECISIONS, PRECISION) is None
 
+    def test_is_found_where_the_reference_knows_no_wrong_one(self) -> None:
+        """A recall of one: the first miss is no proof of its own, or the latest would be the beginning."""
+        at = np.arange(120.0)
+        is_wrong = (at >= 80) & (at % 4 < 3)
+        assert began_at(OodDecisions(at, at, is_wrong, 1.0), precision=1.0) == 80.0
+
     def test_is_looked_for_among_the_latest_decisions(self) -> None:
         """Further back the error of the reference itself would pass for it."""
         at = np.arange(3.0 * LOOKED_BACK)
@@ -106,10 +112,33 @@ def test_decisions_are_those_of_all_policies_in_the_order_of_the_answers(log: Wr
         log.label(label(f"r{index}", *intents), BEGAN + 10.0)
     journey = Journey(log.path, state, taxonomy_of)
     journey.step(BEGAN + 20.0)
-    decisions = ood_decisions(journey.windows.stream(key) for key in journey.windows.stream_keys())
+    streams = [journey.windows.stream(key) for key in journey.windows.stream_keys()]
+    decisions = ood_decisions(streams, "ood_precision")
     journey.close()
     assert sorted((decisions.at - BEGAN).tolist()) == [0.0, 1.0, 2.0, 4.0]
     assert (decisions.labelled_at - BEGAN).tolist() == [0.0, 2.0, 4.0]
     assert decisions.is_wrong.tolist() == [False, True, True]
     assert decisions.embedded_share == 0.6
-    assert ood_decisions([]) is NO_OOD_DECISIONS
+    assert ood_decisions([], "ood_precision") is NO_OOD_DECISIONS
+
+
+def test_of_the_recall_they_are_the_utterances_labelled_ood(log: WrittenLog, state: StateFile) -> None:
+    """Wrong are those that were decided in scope; what has no label cannot be one of them."""
+    rejected = {"intents": (), "is_ood": True}
+    log.predict(
+        prediction(0, **rejected),
+        prediction(1, embedding=EMBEDDING),
+        prediction(2, policy="1.2"),
+        prediction(3, **rejected),
+        prediction(4, **rejected),
+    )
+    for index, intents in ((2, ()), (1, ()), (0, ()), (3, ("parcel",))):
+        log.label(label(f"r{index}", *intents), BEGAN + 10.0)
+    journey = Journey(log.path, state, taxonomy_of)
+    journey.step(BEGAN + 20.0)
+    streams = [journey.windows.stream(key) for key in journey.windows.stream_keys()]
+    decisions = ood_decisions(streams, "ood_recall")
+    journey.close()
+    assert (decisions.at - BEGAN).tolist() == (decisions.labelled_at - BEGAN).tolist() == [0.0, 1.0, 2.0]
+    assert decisions.is_wrong.tolist() == [False, True, True]
+    assert decisions.embedded_share == 0.2

@@ -59,9 +59,11 @@ class TestNumbers:
         """Shares, quantiles and counts are those of the stretch; none is missing; a reference has no delay."""
         scope = stretch.labelled[is_in_scope(stretch.labelled)]
         decided_ood = stretch.labelled[stretch.labelled["is_ood"]]
+        true_ood = stretch.labelled[stretch.labelled["truth"][:, -1]]
         expected = {
             "accuracy": scope["is_correct"].mean(),
             "ood_precision": decided_ood["truth"][:, -1].mean(),
+            "ood_recall": true_ood["is_ood"].mean(),
             "total_p95_ms": np.quantile(stretch.predictions["total_ms"], 0.95),
             "queue_p50_ms": np.quantile(stretch.predictions["queue_ms"], 0.5),
             "queue_share_of_delay": 0.0,
@@ -105,6 +107,11 @@ class TestNumbers:
         assert np.isnan(few_numbers.values["ood_precision"])
         assert "ood_precision" not in few_numbers.claims
         assert np.isfinite(numbers_of(pinned(stretch, few + 1)).values["ood_precision"])
+        few = int(np.flatnonzero(stretch.labelled["truth"][:, -1])[FEWEST_ROWS - 1])
+        few_numbers = numbers_of(pinned(stretch, few))
+        assert np.isnan(few_numbers.values["ood_recall"])
+        assert "ood_recall" not in few_numbers.claims
+        assert "ood_recall" in numbers_of(pinned(stretch, few + 1)).claims
 
 
 class TestClaims:
@@ -116,12 +123,15 @@ class TestClaims:
             assert values.shape[1] == len(numbers.claims[name].bounds), name
 
     def test_rows_are_those_that_the_signal_is_about(self, stretch: StreamJoined, numbers: ReferenceNumbers) -> None:
-        """In scope, decided ood, or all; without labels nothing is said of what needs them."""
+        """In scope, decided ood, labelled ood, or all; without labels nothing is said of what needs them."""
         rows = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:500], TAXONOMY)
         labelled = stretch.labelled[:500]
         counts = {name: len(values) for name, (values, _) in rows.items()}
         assert counts["accuracy"] == counts["ece"] == int(is_in_scope(labelled).sum())
         assert counts["ood_precision"] == int(labelled["is_ood"].sum())
+        assert counts["ood_recall"] == int(labelled["truth"][:, -1].sum())
+        missed = labelled["truth"][:, -1] & ~labelled["is_ood"]
+        assert rows["ood_recall"][0].sum() == missed.sum() > 0
         assert counts["total_p95_ms"] == counts["energy_ks"] == 100
         only = evidence_rows(numbers, WATCHES, stretch.predictions[:100], stretch.labelled[:0], TAXONOMY)
         assert set(only) == {"total_p95_ms", *UNLABELLED_FOLLOWED}
@@ -150,6 +160,17 @@ class TestClaims:
         is_right = np.random.default_rng(3).random((2000, 1)) < 0.93
         assert not update(start(claim), claim, 1.0 - is_right).has_detected
 
+    def test_few_ood_rows_that_were_all_found_are_not_taken_at_their_word(self, stretch: StreamJoined) -> None:
+        """Nor is a reference's recall; a fall that is larger than its error is found all the same."""
+        lucky = stretch.labelled[stretch.labelled["is_ood"] | ~stretch.labelled["truth"][:, -1]]
+        numbers = numbers_of(pinned(replace(stretch, labelled=lucky), 500))
+        claim = numbers.claims["ood_recall"]
+        assert numbers.values["ood_recall"] == 1.0
+        assert claim.bounds[0] > 0.1
+        rng = np.random.default_rng(3)
+        assert not update(start(claim), claim, (rng.random((2000, 1)) < 0.07).astype(float)).has_detected
+        assert update(start(claim), claim, (rng.random((150, 1)) < 0.5).astype(float)).has_detected
+
     def test_digest_tells_claims_apart(self, stretch: StreamJoined, numbers: ReferenceNumbers) -> None:
         """The same reference gives the same digest; other labels, another threshold or no claim another one."""
         again = numbers_of(pinned(stretch, 3000))
@@ -165,7 +186,7 @@ class TestClaims:
     ("change", "signals"),
     [
         (Change(lost_accuracy=0.06), {"accuracy", "ece"}),
-        (Change(sharpness=1.8), {"ece", "confidence_ks"}),
+        (Change(sharpness=1.8), {"ece", "confidence_ks", "ood_recall"}),
         (Change(delay_ms=4.0), {"total_p95_ms"}),
         (Change(ood_share=0.2), {"ood_rate", "energy_ks", "prior_shift"}),
         (Change(moved_prior=0.1), {"prior_shift"}),

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from monitoring.failure_tree import load
 from monitoring.latency import STAGES
 from monitoring.observations import Records
 from monitoring.replay_changes import CHANGES, PINNED, Change, Changed, Replay, changed_of, pinned, stream_of, stretches
@@ -157,7 +158,11 @@ def test_without_labels_none_comes(replay: Replay) -> None:
 def test_every_change_of_the_table_can_be_drawn(replay: Replay, change: Change) -> None:
     """Its diagnosis is one of the tree's, and messages are those of the parts it is about."""
     changed = changed_of(change, replay, 1)
-    assert changed.branch in changed.diagnosis
+    tree = load()
+    for diagnosis in changed.diagnoses:
+        branch, action = diagnosis.split("/")
+        assert branch in {one.node for one in tree.branches} & changed.branches
+        assert action in tree.actions
     _, messages = stream_of(replay, 1).draw(2_000, changed.phase, 5_000)
     assert np.isin(messages, replay.corpus.of(OWN)).mean() > 0.5
 
