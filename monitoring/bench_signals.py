@@ -19,7 +19,7 @@ from model_repo.contract.outputs import BoolArray, FloatArray
 from model_repo.contract.reference import quantiles
 from monitoring.accuracy import accuracy_claim, accuracy_rows, error_reference
 from monitoring.bench_tree import print_tables
-from monitoring.calibration import gap_claim, gap_reference, gap_values
+from monitoring.calibration import gap_claim, gap_reference, gap_rows
 from monitoring.drift import ks_claim, ks_values, mix_claim, mix_values
 from monitoring.failure_tree import load
 from monitoring.latency import exceedances, quantile_claim
@@ -97,7 +97,7 @@ def follower(signal: str, reference: Rows) -> tuple[Claim, Values]:
         )
     if signal == "ece":
         gaps = gap_reference(reference.confidence, reference.is_correct)
-        return gap_claim(gaps, watch), lambda rows: (gap_values(rows.confidence, rows.is_correct, gaps), None)
+        return gap_claim(gaps, watch), lambda rows: gap_rows(rows.confidence, rows.is_correct, gaps, watch)
     if signal == "total_p95_ms":
         p95 = float(np.quantile(reference.latency_ms, 0.95))
         return quantile_claim(watch, 0.95), lambda rows: (

@@ -2,7 +2,8 @@
 Calibration of a window against the reference: ECE in its kinds, and evidence that confidence has come apart from truth.
 
 Rows are labelled utterances that are in scope. An ECE is no mean, so nothing can be bet on it directly; what is bet
-on is the signed gap, confidence less correctness, of all rows and of the rows of each range of confidence.
+on is the signed gap, confidence less correctness, of all rows and of the rows of each range of confidence; and
+besides, errors where the confidence says that there are next to none, which tell of one that became too sure soonest.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from model_repo.contract.calibration_error import (
 )
 from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.outputs import BoolArray, FloatArray
+from monitoring.accuracy import CALIBRATED, ErrorReference, error_reference
 from monitoring.sequential import Claim, Evidence
 from monitoring.signals import Signal, Watch, judge, measured_signal, unmeasured
 
@@ -35,6 +37,13 @@ claim that its reference makes too narrow; one of 50,000 rows needs about one er
 rises by 0.03 is found a third later."""
 
 
+ERRORS_SHARE = 0.2
+"""Of the wealth, what is bet on errors at the answered confidence. Less than ``accuracy`` bets on the same rows, so
+that an accuracy that falls is found there first, where it belongs."""
+NO_ERRORS_KNOWN = ErrorReference(CALIBRATED, np.zeros((2, 2)), 0.5)
+"""A calibrated model's."""
+
+
 @dataclass(frozen=True)
 class GapReference:
     """How confidence and truth stood to each other over the reference: all rows first, then each range."""
@@ -47,6 +56,8 @@ class GapReference:
     """(1 + ranges,) of the rows; the first is 1."""
     deviations: FloatArray
     """(1 + ranges,) standard error of each gap: the reference is a sample too."""
+    errors: ErrorReference = NO_ERRORS_KNOWN
+    """How often it erred by confidence."""
 
 
 def gap_reference(confidence: FloatArray, is_correct: BoolArray, ranges: int = RANGES) -> GapReference:
@@ -62,7 +73,8 @@ def gap_reference(confidence: FloatArray, is_correct: BoolArray, ranges: int = R
     rows, gap = members.sum(axis=0), np.asarray(confidence - is_correct)
     gaps = np.asarray(gap @ members / rows)
     deviations = np.sqrt(np.maximum(gap**2 @ members / rows - gaps**2, 0.0) / rows)
-    return GapReference(cuts, gaps, np.asarray(members.mean(axis=0)), np.asarray(deviations))
+    errors = error_reference(confidence, is_correct)
+    return GapReference(cuts, gaps, np.asarray(members.mean(axis=0)), np.asarray(deviations), errors)
 
 
 def gap_claim(reference: GapReference, watch: Watch) -> Claim:
@@ -70,24 +82,34 @@ def gap_claim(reference: GapReference, watch: Watch) -> Claim:
     "No range is surer of itself, or less sure, than over the reference by what would move the ECE by ``tolerated``."
 
     A range that holds a third of the rows must be off by three times as much, and each by what the reference may be off
-    itself. Two streams a range, one a direction.
+    itself. Two streams a range, one a direction; and one of errors, no more frequent at their confidence than over the
+    reference by more than ``tolerated``, whose bound each row has of its own.
     """
     slack = watch.tolerated / reference.shares + CERTAIN_DEVIATIONS * reference.deviations
-    bounds = (1.0 + np.concatenate([reference.gaps + slack, -reference.gaps + slack])) / 2.0
-    return Claim(np.clip(bounds, 1e-4, 1.0 - 1e-4), watch.rows_per_false_alarm)
+    bounds = np.append((1.0 + np.concatenate([reference.gaps + slack, -reference.gaps + slack])) / 2.0, 0.5)
+    weights = np.append(np.full(len(bounds) - 1, (1.0 - ERRORS_SHARE) / (len(bounds) - 1)), ERRORS_SHARE)
+    return Claim(np.clip(bounds, 1e-4, 1.0 - 1e-4), watch.rows_per_false_alarm, weights)
 
 
-def gap_values(confidence: FloatArray, is_correct: BoolArray, reference: GapReference) -> FloatArray:
+def gap_rows(
+    confidence: FloatArray, is_correct: BoolArray, reference: GapReference, watch: Watch
+) -> tuple[FloatArray, FloatArray]:
     """
-    The rows to update the evidence of ``gap_claim`` with: gaps brought from [-1, 1] to [0, 1].
+    Values and row bounds to update the evidence of ``gap_claim`` with: gaps brought from [-1, 1] to [0, 1], and errors.
 
     >>> reference = GapReference(np.array([0.5]), np.zeros(3), np.array([1.0, 0.5, 0.5]), np.zeros(3))
-    >>> gap_values(np.array([0.8]), np.array([False]), reference).round(3).tolist()
-    [[0.9, nan, 0.9, 0.1, nan, 0.1]]
+    >>> watch = Watch("up", threshold=0.01, tolerated=0.0, minimum_rows=1)
+    >>> values, bounds = gap_rows(np.array([0.8]), np.array([False]), reference, watch)
+    >>> values.round(3).tolist(), bounds.round(3).tolist()
+    ([[0.9, nan, 0.9, 0.1, nan, 0.1, 1.0]], [[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2]])
     """
     too_sure = (1.0 + np.asarray(confidence, dtype=np.float64) - is_correct) / 2.0
     column = np.where(_members(confidence, reference.cuts), too_sure[:, None], np.nan)
-    return np.asarray(np.clip(np.concatenate([column, 1.0 - column], axis=1), 0.0, 1.0))
+    errors = 1.0 - np.asarray(is_correct, dtype=np.float64)[:, None]
+    values = np.clip(np.concatenate([column, 1.0 - column, errors], axis=1), 0.0, 1.0)
+    bounds = np.tile(gap_claim(reference, watch).bounds, (len(values), 1))
+    bounds[:, -1] = np.minimum(reference.errors.errors(confidence) + watch.tolerated, 1.0 - 1e-4)
+    return values, bounds
 
 
 def calibration_signals(

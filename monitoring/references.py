@@ -23,7 +23,7 @@ from monitoring.calibration import (
     calibration_signals,
     gap_claim,
     gap_reference,
-    gap_values,
+    gap_rows,
 )
 from monitoring.latency import LATENCY_SIGNALS, QUANTILES, exceedances, latency_signals, quantile_claim, tail_means
 from monitoring.latency import STAGES as LATENCY_STAGES
@@ -206,7 +206,7 @@ def evidence_rows(
         rows["accuracy"] = accuracy_rows(
             confidence, scope["is_correct"], numbers.errors, watches["accuracy"], memberships
         )
-        rows["ece"] = gap_values(scope["confidence"], scope["is_correct"], numbers.gaps), None
+        rows["ece"] = gap_rows(scope["confidence"], scope["is_correct"], numbers.gaps, watches["ece"])
     decided, true = labelled["is_ood"], labelled["truth"][:, -1]
     for name, is_right in zip(OOD_SIGNALS, (true[decided], decided[true]), strict=True):
         if len(is_right) and name in numbers.claims:

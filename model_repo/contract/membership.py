@@ -82,7 +82,7 @@ class MembershipHead:
             named[one.name] = np.asarray(arrays[one.name], dtype=np.float32)
             if not np.isfinite(named[one.name]).all():
                 raise BadManifest(f"{MEMBERSHIP_FILE}: {one.name} is not finite")
-        return MembershipHead(**{**named, "reserve": float(arrays["reserve"])})
+        return MembershipHead(**{**named, "reserve": float(np.reshape(arrays["reserve"], ()))})
 
 
 def laid_out(memberships: FloatArray, reserve: float) -> FloatArray:

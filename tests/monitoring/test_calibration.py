@@ -19,9 +19,9 @@ from monitoring.calibration import (
     calibration_signals,
     gap_claim,
     gap_reference,
-    gap_values,
+    gap_rows,
 )
-from monitoring.sequential import Evidence, start, update
+from monitoring.sequential import Claim, Evidence, start, update
 from monitoring.signals import Signal, Verdict
 from tests.monitoring.watches import DETECTED, NOTHING, WATCHES
 
@@ -92,7 +92,8 @@ class TestEvidence:
         evidence = start(claim)
         for probabilities, targets in parts:
             is_correct = correctness(probabilities, targets)
-            evidence = update(evidence, claim, gap_values(probabilities.max(axis=1), is_correct, reference))
+            values, bounds = gap_rows(probabilities.max(axis=1), is_correct, reference, WATCHES["ece"])
+            evidence = update(evidence, claim, values, bounds)
         return evidence
 
     @pytest.mark.parametrize("seed", [11, 12, 13])
@@ -116,4 +117,17 @@ class TestEvidence:
         confidence = np.tile([0.6, 0.9], 1000)
         is_correct = np.random.default_rng(4).random(2000) < np.tile([0.75, 0.75], 1000)
         assert abs(float((confidence - is_correct).mean())) < 0.02
-        assert update(start(claim), claim, gap_values(confidence, is_correct, reference)).has_detected
+        values, bounds = gap_rows(confidence, is_correct, reference, WATCHES["ece"])
+        assert update(start(claim), claim, values, bounds).has_detected
+
+    def test_errors_of_the_sure_are_found_before_the_gaps(self) -> None:
+        """Confidence that went from 0.97 to 0.998 where one in thirty errs: the mean has hardly moved."""
+        rng = np.random.default_rng(5)
+        confidence, is_correct = np.full(5000, 0.97), rng.random(5000) < 0.97
+        reference = gap_reference(np.append(confidence, 0.5), np.append(is_correct, True), ranges=1)
+        values, bounds = gap_rows(np.full(800, 0.998), rng.random(800) < 0.967, reference, WATCHES["ece"])
+        claim = gap_claim(reference, WATCHES["ece"])
+        assert update(start(claim), claim, values, bounds).has_detected
+        without = gap_claim(reference, WATCHES["ece"])
+        of_gaps = Claim(without.bounds[:-1], without.rows_per_false_alarm)
+        assert not update(start(of_gaps), of_gaps, values[:, :-1]).has_detected
