@@ -1,6 +1,11 @@
 """``python -m service``: serve until told to stop. Settings come from the environment (docs/service.md)."""
 
+import os
 import sys
+
+# Products on several cores would take them from the engine: 932 requests a second instead of 1,088 (docs/service.md).
+# Read when numpy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from service.errors import BadSettings
 from service.json_logs import start_logging
