@@ -15,17 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from scipy.special import logit
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import trange
 
-from model_repo.contract.decision import sigmoid
-from model_repo.contract.errors import CannotMeasure
 from model_repo.contract.membership import MEMBERSHIP_FILE, MembershipHead
 from model_repo.contract.metrics import top_in_set
 from model_repo.contract.outputs import BoolArray, FloatArray
+from model_repo.contract.temperature import fit_temperature
 from model_repo.pipeline.dataset import read_utterances, to_tensors
 from model_repo.pipeline.network import load_checkpoint
 from model_repo.pipeline.settings import MembershipSettings, Preset
@@ -42,8 +40,6 @@ from model_repo.pipeline.train import (
 from model_repo.pipeline.truth import truth_of
 
 BATCH = 256
-SCALES = (0.1, 10.0)
-"""Nothing outside is tried."""
 
 
 class NoMembership(ValueError):
@@ -124,18 +120,11 @@ def fit_scale(head: MembershipHead, calibration: Embedded) -> float:
     It belongs to the head and not to the policy, since a temperature moves the probabilities that were laid out.
     """
     in_scope = calibration.targets.any(axis=1)
-    if not in_scope.any():
-        raise CannotMeasure("the scale needs in-scope utterances, got none")
     chances = head.memberships(calibration.embeddings[in_scope])
-    log_odds = logit(np.clip(chances.max(axis=1), 1e-12, 1.0 - 1e-12))
+    log_odds = logit(np.clip(chances.max(axis=1, initial=0.0), 1e-12, 1.0 - 1e-12))
     is_right = top_in_set(chances.argmax(axis=1), calibration.targets[in_scope])
-
-    def loss(log_scale: float) -> float:
-        right = sigmoid(log_odds / np.exp(log_scale))
-        return float(-np.log(np.maximum(np.where(is_right, right, 1.0 - right), 1e-12)).mean())
-
-    low, high = np.log(SCALES)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+    # A sigmoid is a softmax over the log-odds and 0.
+    return fit_temperature(np.column_stack([log_odds, np.zeros_like(log_odds)]), np.column_stack([is_right, ~is_right]))
 
 
 def _train(training: Embedded, settings: MembershipSettings, seed: int) -> MembershipHead:
