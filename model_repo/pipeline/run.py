@@ -67,9 +67,9 @@ def run(
         return attach(folder, data, folder.with_name(f"{folder.name}-membership"), preset, embedded_by).parent
 
     spread = seed_spread({seed: served(folder) for seed, folder in runs.items()}, data, taxonomy)
-    for folder in (out / AVERAGED, out / QUANTISED):
-        if folder.is_dir():
-            spread[folder.name] = _figures(served(folder), *_held_out(data), taxonomy)
+    made = [*candidates[len(runs) :], *([out / QUANTISED] if preset.quantise else [])]
+    for folder in made:
+        spread[folder.name] = _figures(served(folder), *_held_out(data), taxonomy)
     best = served(best)
     (out / "seeds.json").write_text(json.dumps(spread, indent=2) + "\n", encoding="utf-8")
     parity = preset.quantise.min_decisions_equal if preset.quantise else MIN_DECISIONS_EQUAL

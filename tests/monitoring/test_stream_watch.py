@@ -30,6 +30,9 @@ REVISION = replace(POLICY, revision=2, temperature=1.5)
 REVISED = StreamKey("1", REVISION.name, "champion")
 
 
+LIMITS = Limits()
+
+
 class Watched:
     """A journey without a log: chunks are saved, taken over and shown to the windows."""
 
@@ -37,7 +40,7 @@ class Watched:
         self,
         settings: WatchSettings = SETTINGS,
         sources: DrawnSources | None = None,
-        limits: Limits = Limits(),  # noqa: B008
+        limits: Limits = LIMITS,
     ) -> None:
         self.saved: dict[str, bytes] = {}
         self.sources = sources or DrawnSources({POLICY.name: POLICY, REVISION.name: REVISION})
